@@ -1,0 +1,1 @@
+"""The domain: x86 paging, memory images, hosts and hypervisors. No Qt, no SQL."""

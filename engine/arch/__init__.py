@@ -1,0 +1,1 @@
+"""The hardware: reads bytes of physical memory and follows the manuals."""

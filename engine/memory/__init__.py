@@ -1,0 +1,1 @@
+"""Physical memory: sparse frames, overlays of edits, images in files."""

@@ -1,0 +1,1 @@
+"""The Qt front end over the engine's values."""

@@ -1,0 +1,1 @@
+"""One view a module; views know the document and the models, not each other."""

@@ -1,0 +1,1 @@
+"""The tests: specifications of the engine, the storage and the window."""

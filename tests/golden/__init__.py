@@ -1,0 +1,1 @@
+"""The engine against answers of a real emulator."""
