@@ -1,0 +1,45 @@
+# Every target does its own set-up. The stamp's name is the hash of all that the set-up depends on, so a second start
+# runs nothing, and a change of a lock file, of the packages or of this folder's place makes .venv anew.
+KEY   := $(shell { pwd; cat requirements/dev.txt .ci/system-packages; } | sha256sum | cut -c1-16)
+READY := .venv/ready-$(KEY)
+PY    := .venv/bin/python
+# Tests, pictures and measurements never open a window on the desktop of whoever runs them.
+HEADLESS := QT_QPA_PLATFORM=offscreen
+
+.PHONY: setup run display test test-slow lint bench shots lock clean
+
+setup: $(READY)
+
+$(READY):
+	@.ci/setup $@
+
+run: $(READY) display
+	@$(PY) main.py
+
+display:
+	@test -n "$$DISPLAY$$WAYLAND_DISPLAY$$QT_QPA_PLATFORM" || { echo "There is no display here (DISPLAY and \
+	WAYLAND_DISPLAY are unset): run it on a desktop, or on a virtual display with xvfb-run make run." >&2; exit 1; }
+
+test: lint
+	@$(HEADLESS) $(PY) -m pytest
+
+test-slow: $(READY)
+	@WALKSCOPE_SLOW=1 $(HEADLESS) $(PY) -m pytest
+
+lint: $(READY)
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy engine storage gui $(wildcard main.py)
+	@.venv/bin/lint-imports
+
+bench: $(READY)
+	@$(HEADLESS) $(PY) -m tests.bench
+
+shots: $(READY)
+	@$(HEADLESS) $(PY) -m tests.shots
+
+lock:
+	@.ci/lock
+
+clean:
+	rm -rf .venv build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find engine storage gui tests -name __pycache__ -prune -exec rm -rf {} +
