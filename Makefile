@@ -27,7 +27,7 @@ test-slow: $(READY)
 	@WALKSCOPE_SLOW=1 $(HEADLESS) $(PY) -m pytest
 
 lint: $(READY)
-	@$(PY) -m ruff check .
+	@$(PY) -m ruff check --quiet --output-format=concise .
 	@$(PY) -m mypy engine storage gui $(wildcard main.py)
 	@.venv/bin/lint-imports
 
