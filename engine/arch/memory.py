@@ -1,0 +1,91 @@
+"""The protocol of physical memory: what a walker, a picture or a search may ask of it.
+
+One store has two faces: ``frame`` and ``word`` for one address at a time, ``gather`` for arrays of them. Everywhere
+bytes may be *unknown* (a hole in an image, a device); an unknown byte is never taken for zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from numpy import bool_, uint64
+    from numpy.typing import NDArray
+
+FRAME_SHIFT = 12
+FRAME_SIZE = 1 << FRAME_SHIFT
+FRAME_WORDS = FRAME_SIZE // 8
+ADDRESS_BITS = 52
+"""No x86 processor has wider physical addresses (SDM vol. 3A, 4.1.4)."""
+ADDRESS_END = 1 << ADDRESS_BITS
+FRAMES_END = ADDRESS_END >> FRAME_SHIFT
+
+
+class Partial(NamedTuple):
+    """A frame of which some bytes are known: its 4,096 bytes (0 where unknown), and a mask with one bit a byte."""
+
+    data: bytes
+    known: int
+
+
+ALL_KNOWN = (1 << FRAME_SIZE) - 1
+WORD_KNOWN = 0xFF
+
+
+class PhysicalMemory(Protocol):
+    """Bytes at physical addresses. Addresses are in bytes, ``pfn`` counts 4-KiB frames."""
+
+    def frame(self, pfn: int) -> memoryview | None:
+        """The frame's 512 64-bit words (format ``Q``, read-only), or None where not all its bytes are known."""
+
+    def word(self, address: int) -> int | None:
+        """The 8-byte word that contains ``address``, or None where not all its bytes are known."""
+
+    def partial(self, pfn: int) -> Partial | None:
+        """What is known of a frame that ``frame`` gives None for; None where nothing is."""
+
+    def gather(self, addresses: NDArray[uint64]) -> tuple[NDArray[uint64], NDArray[bool_]]:
+        """The words at 8-byte-aligned ``addresses``: their values (0 where unknown) and a mask of the unknown ones."""
+
+    def known(self) -> Iterable[tuple[int, int]]:
+        """The byte ranges ``(start, end)`` that are known: sorted, not empty, with a gap between any two."""
+
+
+def read(memory: PhysicalMemory, address: int, size: int) -> bytes | None:
+    """``size`` bytes at ``address``, or None where one of them is unknown."""
+    end = address + size
+    pieces = []
+    while address < end:
+        pfn, offset = divmod(address, FRAME_SIZE)
+        length = min(end - address, FRAME_SIZE - offset)
+        frame = memory.frame(pfn)
+        if frame is not None:
+            pieces.append(bytes(frame.cast("B")[offset : offset + length]))
+        else:
+            part = memory.partial(pfn)
+            wanted = ((1 << length) - 1) << offset
+            if part is None or part.known & wanted != wanted:
+                return None
+            pieces.append(part.data[offset : offset + length])
+        address += length
+    return b"".join(pieces)
+
+
+def word_of(part: Partial | None, offset: int) -> int | None:
+    """The word of a partly known frame that contains byte ``offset`` of it, or None where a byte is unknown."""
+    offset &= ~7
+    if part is None or (part.known >> offset) & WORD_KNOWN != WORD_KNOWN:
+        return None
+    return int.from_bytes(part.data[offset : offset + 8], "little")
+
+
+def coalesce(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Sorted ranges with those that touch or overlap made one, as ``known`` gives them."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        elif start < end:
+            merged.append((start, end))
+    return merged
