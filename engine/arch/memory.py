@@ -1,7 +1,7 @@
 """The protocol of physical memory: what a walker, a picture or a search may ask of it.
 
-One store has two faces: ``frame`` and ``word`` for one address at a time, ``gather`` for arrays of them. Everywhere
-bytes may be *unknown* (a hole in an image, a device); an unknown byte is never taken for zero.
+One store has two faces: ``frame`` and ``word`` for one address at a time, ``gather`` for arrays of them. Bytes may be
+*unknown* (a hole in an image, a device); an unknown byte is never taken for zero.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FRAMES_END = ADDRESS_END >> FRAME_SHIFT
 
 
 class Partial(NamedTuple):
-    """A frame of which some bytes are known: its 4,096 bytes (0 where unknown), and a mask with one bit a byte."""
+    """A frame of which some bytes are known: its 4,096 bytes (0 where unknown), and a mask of one bit a byte."""
 
     data: bytes
     known: int
@@ -37,7 +37,7 @@ class PhysicalMemory(Protocol):
     """Bytes at physical addresses. Addresses are in bytes, ``pfn`` counts 4-KiB frames."""
 
     def frame(self, pfn: int) -> memoryview | None:
-        """The frame's 512 64-bit words (format ``Q``, read-only), or None where not all its bytes are known."""
+        """The frame's 512 words of 64 bits (format ``Q``, read-only), or None where a byte is unknown."""
 
     def word(self, address: int) -> int | None:
         """The 8-byte word that contains ``address``, or None where not all its bytes are known."""
@@ -46,7 +46,7 @@ class PhysicalMemory(Protocol):
         """What is known of a frame that ``frame`` gives None for; None where nothing is."""
 
     def gather(self, addresses: NDArray[uint64]) -> tuple[NDArray[uint64], NDArray[bool_]]:
-        """The words at 8-byte-aligned ``addresses``: their values (0 where unknown) and a mask of the unknown ones."""
+        """The words at ``addresses`` (8-byte-aligned): values (0 where unknown) and a mask of the unknown ones."""
 
     def known(self) -> Iterable[tuple[int, int]]:
         """The byte ranges ``(start, end)`` that are known: sorted, not empty, with a gap between any two."""
@@ -73,7 +73,7 @@ def read(memory: PhysicalMemory, address: int, size: int) -> bytes | None:
 
 
 def word_of(part: Partial | None, offset: int) -> int | None:
-    """The word of a partly known frame that contains byte ``offset`` of it, or None where a byte is unknown."""
+    """The word of a partly known frame that contains its byte ``offset``, or None where a byte is unknown."""
     offset &= ~7
     if part is None or (part.known >> offset) & WORD_KNOWN != WORD_KNOWN:
         return None

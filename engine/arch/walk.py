@@ -1,0 +1,428 @@
+"""The explaining walker: one address, every memory reference, as a value.
+
+Four separate pieces make a walk: the check of an entry (present, reserved), the check of rights at the leaf, the
+accessed and dirty flags, and the hook through which the address of an entry goes where there is a second stage. The
+walk itself changes nothing: it returns the A/D updates that hardware would make. Every access walks: no translation
+cache is modelled. Sources: SDM vol. 3A, 4.3 - 4.8; APM vol. 2, 5.3 - 5.6.
+"""
+
+from enum import Enum
+from typing import Protocol
+
+import msgspec
+
+from engine.arch.addresses import FRAME_SIZE, is_canonical
+from engine.arch.basis import Basis, manual
+from engine.arch.bits import U64, bit, mask
+from engine.arch.faults import (
+    GeneralProtection,
+    Outcome,
+    PageFault,
+    Reason,
+    Rights,
+    Translated,
+    Unknown,
+    Violation,
+    pf_code,
+)
+from engine.arch.formats import Decoded, EntryFormat, decode
+from engine.arch.memory import PhysicalMemory
+from engine.arch.paging import Level, Paging, unmask_lam
+from engine.arch.registers import CR4, RFLAGS_AC, Mode, load_pdptes
+from engine.arch.rights import READ, Access, Check, Kind, combined, compile_check
+from engine.arch.rules import AdPolicy
+
+
+class Stage(Enum):
+    ONE = "one-stage"
+    GUEST = "guest"
+    NESTED = "nested"
+
+
+class Rule(Enum):
+    """What was decided at an entry."""
+
+    TABLE = "points at the next table"
+    PAGE = "maps the page, and the access is allowed"
+    DENIED = "maps the page, but the access is not allowed"
+    NOT_PRESENT = "is not present: nothing else in it counts"
+    RESERVED = "has a bit set that must be 0"
+    MISCONFIGURED = "is misconfigured"
+    UNKNOWN = "is not in this memory: the walk cannot go on"
+
+    @property
+    def stops(self) -> bool:
+        return self not in (Rule.TABLE, Rule.PAGE)
+
+    @property
+    def basis(self) -> Basis:
+        return _BASIS[self]
+
+
+_BASIS = {
+    Rule.TABLE: manual("SDM vol. 3A, 4.5.4; APM vol. 2, 5.3"),
+    Rule.PAGE: manual("SDM vol. 3A, 4.6.1; APM vol. 2, 5.6"),
+    Rule.DENIED: manual("SDM vol. 3A, 4.6.1; APM vol. 2, 5.6"),
+    Rule.NOT_PRESENT: manual("SDM vol. 3A, 4.7; APM vol. 2, 5.4.1"),
+    Rule.RESERVED: manual("SDM vol. 3A, 4.7; APM vol. 2, 5.4.1"),
+    Rule.MISCONFIGURED: manual("SDM vol. 3C, 29.3.3.1"),
+    Rule.UNKNOWN: manual("none: the image does not hold these bytes"),
+}
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One reference to an entry, in the order hardware makes them.
+
+    ``index``: the slot. ``address``: the physical byte address the entry was read at; None for a PDPTE register, which
+    costs no reference. ``value``: the entry as read, before A/D are set; None where the bytes are unknown. ``row``: the
+    guest level that this reference serves, 0 for the page itself. ``target``: the guest-physical address that a nested
+    reference translates, or at which a guest entry lies; None in a one-stage walk.
+    """
+
+    stage: Stage
+    level: Level
+    index: int
+    address: int | None
+    value: int | None
+    rule: Rule
+    row: int
+    target: int | None = None
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.rule in (Rule.PAGE, Rule.DENIED) or bool(
+            self.value is not None and self.rule is not Rule.NOT_PRESENT and self.value & self.level.leaf
+        )
+
+    @property
+    def entry(self) -> EntryFormat:
+        """The format the entry was read as."""
+        fmt = self.level.format
+        return fmt.entry(self.is_leaf or fmt.table is None)
+
+    @property
+    def table(self) -> int | None:
+        """The physical byte address of the table that the entry is in."""
+        if self.address is None:
+            return None
+        return self.address - (self.index << self.level.entry_shift)
+
+    @property
+    def base(self) -> int | None:
+        """The physical byte address that the entry points at; None where it points nowhere."""
+        if self.value is None or self.rule.stops and self.rule is not Rule.DENIED:
+            return None
+        return self.entry.base(self.value)
+
+    def decoded(self) -> list[Decoded]:
+        """The fields of the entry, from bit 0 up; empty where the bytes are unknown."""
+        return decode(self.entry, self.value, self.level.setting) if self.value is not None else []
+
+
+class Update(msgspec.Struct, frozen=True):
+    """An accessed or dirty flag that the walk set: the entry of ``size`` bytes at physical ``address``."""
+
+    address: int
+    size: int
+    old: int
+    new: int
+
+
+class Walk(msgspec.Struct, frozen=True):
+    """A translation and all its evidence. ``linear``: the address after LAM, which is what was walked."""
+
+    address: int
+    linear: int
+    access: Access
+    paging: Paging
+    steps: tuple[Step, ...]
+    outcome: Outcome
+    updates: tuple[Update, ...]
+
+    @property
+    def references(self) -> int:
+        """Memory references made to paging-structure entries (A/D writes and the access itself not counted)."""
+        return sum(step.address is not None for step in self.steps)
+
+    @property
+    def cache_lines(self) -> int:
+        """Distinct 64-byte lines among the references."""
+        return len({step.address >> 6 for step in self.steps if step.address is not None})
+
+    @property
+    def ok(self) -> bool:
+        return isinstance(self.outcome, Translated)
+
+    def rights_after(self, number: int, stage: Stage = Stage.ONE) -> Rights:
+        """The rights that the entries of ``stage`` up to step ``number`` (from 0) leave."""
+        every, some = -1, 0
+        for step in self.steps[: number + 1]:
+            if step.stage is stage and step.value is not None and not step.rule.stops:
+                every &= step.value | step.level.neutral
+                some |= step.value
+        return combined(self.paging, every, some, 0)
+
+
+class Leaf(msgspec.Struct, frozen=True):
+    """A descent that reached a page. ``address``: physical byte address; the rest is evidence for the rights."""
+
+    address: int
+    page_shift: int
+    every: int
+    some: int
+    tables: int
+    value: int
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """A descent that ended early. ``every``: AND of the entries used, 0 where one was not present.
+
+    ``nested`` is set where it was the second stage that stopped a guest walk; `target` is then the guest-physical
+    address it failed on.
+    """
+
+    reason: Reason
+    every: int = 0
+    violations: tuple[Violation, ...] = ()
+    reserved: int = 0
+    address: int = 0
+    target: int = 0
+    nested: bool = False
+    leaf: int = 0
+
+
+class Through(Protocol):
+    """The second stage, as a guest walk uses it."""
+
+    def entry(self, trail: "Trail", gpa: int, row: int) -> Leaf | Stop:
+        """Where the guest's paging-structure entry at ``gpa`` lies in host memory, or why it cannot be read."""
+
+    def update(self, gpa: int, page: Leaf) -> Stop | None:
+        """Why an A/D flag cannot be written to the guest entry at ``gpa`` in the host's ``page``; None: it can."""
+
+
+class Trail:
+    """What a walk leaves behind while it is under way: its steps, and the A/D flags it set.
+
+    Flags set earlier in the walk are seen by later reads, word by word, so that tables which map themselves, or two
+    stages that share a page, behave as they do in hardware.
+    """
+
+    __slots__ = ("frame", "memory", "steps", "updates", "words")
+
+    def __init__(self, memory: PhysicalMemory) -> None:
+        self.memory = memory
+        self.frame = memory.frame
+        self.steps: list[Step] = []
+        self.words: dict[int, int] = {}
+        self.updates: dict[int, Update] = {}
+
+    def write(self, address: int, entry_shift: int, old: int, new: int) -> None:
+        """Set the entry of ``1 << entry_shift`` bytes at ``address`` from ``old`` to ``new``."""
+        before = self.updates.get(address)
+        self.updates[address] = Update(address, 1 << entry_shift, before.old if before else old, new)
+        at = address & ~7
+        shift = (address & 7) * 8
+        word = self.words.get(at)
+        if word is None:
+            word = self.memory.word(at) or 0
+        width = mask(shift + (8 << entry_shift) - 1, shift)
+        self.words[at] = word & ~width | new << shift
+
+
+def descend(
+    trail: Trail,
+    levels: tuple[Level, ...],
+    base: int,
+    address: int,
+    check: Check,
+    stage: Stage,
+    row: int = 0,
+    target: int | None = None,
+    through: Through | None = None,
+    late_flags: bool = False,
+) -> Leaf | Stop:
+    """Walk ``address`` down ``levels`` from the table at ``base`` and check ``check`` at the leaf.
+
+    ``row``: the guest level served, for a nested descent (a guest's or one-stage descent numbers its own).
+    ``late_flags``: A/D of all entries are set once the rights are known to suffice, not level by level.
+    """
+    frame_of, steps, words = trail.frame, trail.steps, trail.words
+    every, some, tables = -1, 0, -1
+    used: list[tuple[int, Level, int, int]] = []
+    page: Leaf | None = None
+    own_rows = stage is not Stage.NESTED
+    for lv in levels:
+        index = (address >> lv.shift) & lv.index_mask
+        at = base + (index << lv.entry_shift)
+        if own_rows:
+            row = lv.level
+        if through is not None:
+            target = at
+            found = through.entry(trail, at, row)
+            if isinstance(found, Stop):
+                return found
+            page, at = found, found.address
+        frame = frame_of(at >> 12)
+        word = frame[(at & 0xFFF) >> 3] if frame is not None else trail.memory.word(at & ~7)
+        if words and at & ~7 in words:
+            word = words[at & ~7]
+        if word is None:
+            steps.append(Step(stage, lv, index, at, None, Rule.UNKNOWN, row, target))
+            return Stop(Reason.UNKNOWN, address=at)
+        value = word if lv.entry_shift == 3 else (word >> ((at & 4) << 3)) & 0xFFFF_FFFF
+
+        if not value & lv.present:
+            steps.append(Step(stage, lv, index, at, value, Rule.NOT_PRESENT, row, target))
+            return Stop(Reason.NOT_PRESENT, address=at)
+        is_leaf = value & lv.leaf
+        for illegal in lv.page_illegal if is_leaf else lv.table_illegal:
+            if value & illegal.mask == illegal.value:
+                steps.append(Step(stage, lv, index, at, value, Rule.MISCONFIGURED, row, target))
+                return Stop(Reason.MISCONFIGURED, address=at)
+        reserved = value & (lv.page_reserved if is_leaf else lv.table_reserved)
+        if reserved:
+            steps.append(Step(stage, lv, index, at, value, Rule.RESERVED, row, target))
+            return Stop(Reason.RESERVED, reserved=reserved, address=at)
+
+        every &= value | lv.neutral
+        some |= value
+        if is_leaf:
+            if not check.allows(every, some, tables, value):
+                steps.append(Step(stage, lv, index, at, value, Rule.DENIED, row, target))
+                return Stop(Reason.RIGHTS, every, check.violations(every, some, tables, value), address=at, leaf=value)
+            steps.append(Step(stage, lv, index, at, value, Rule.PAGE, row, target))
+            flags = (lv.accessed | lv.dirty if check.writes else lv.accessed) & ~value
+        else:
+            steps.append(Step(stage, lv, index, at, value, Rule.TABLE, row, target))
+            flags = lv.accessed & ~value
+        if flags:
+            if page is not None and through is not None:
+                refused = through.update(target or 0, page)
+                if refused is not None:
+                    return refused
+            if late_flags:
+                used.append((at, lv, value, value | flags))
+            else:
+                trail.write(at, lv.entry_shift, value, value | flags)
+        if is_leaf:
+            for entry_at, level, old, new in used:
+                trail.write(entry_at, level.entry_shift, old, new)
+            offset = address & ((1 << lv.page_shift) - 1)
+            physical = (value & lv.page_address) | ((value & lv.high) << lv.high_shift)
+            return Leaf(physical | offset, lv.page_shift, every, some, tables, value)
+        tables = every
+        base = value & lv.table_address
+    raise AssertionError("the last level always maps a page")
+
+
+def walk(memory: PhysicalMemory, paging: Paging, address: int, access: Access = READ) -> Walk:
+    """Translate linear ``address`` for ``access`` under ``paging``, one stage.
+
+    Pure: apply `Walk.updates` to memory to have the accessed and dirty flags set.
+    """
+    refused, linear = check_address(paging, address, access)
+    if refused is not None:
+        return Walk(address, linear, access, paging, (), refused, ())
+    if paging.format is None:
+        whole = Rights(read=True, write=True, execute=True, user=True)
+        return Walk(address, linear, access, paging, (), Translated(linear, 0, whole), ())
+    trail = Trail(memory)
+    check = compile_check(paging, access)
+    levels, base = paging.levels, paging.root
+    end: Leaf | Stop | Outcome | None = None
+    if paging.mode is Mode.PAE and not paging.pdptes_from_memory:
+        end, base = pdpte_register(trail, paging, linear, Stage.ONE)
+        levels = levels[1:]
+    if end is None:
+        end = descend(trail, levels, base, linear, check, Stage.ONE)
+    if isinstance(end, Leaf):
+        rights = combined(paging, end.every, end.some, end.value)
+        outcome: Outcome = Translated(end.address, 1 << end.page_shift, rights)
+    elif isinstance(end, Stop):
+        outcome = page_fault(end, check, linear)
+    else:
+        outcome = end
+    return Walk(address, linear, access, paging, tuple(trail.steps), outcome, flags_written(trail, paging, outcome))
+
+
+def walk_access(memory: PhysicalMemory, paging: Paging, address: int, access: Access = READ) -> tuple[Walk, ...]:
+    """The one or two walks of an access of ``access.size`` bytes: one that crosses a page is two.
+
+    Both are checked before anything is stored; the second is missing where the first faults (SDM vol. 3A, 4.7).
+    """
+    first = walk(memory, paging, address, access)
+    last = (address + access.size - 1) & U64
+    if not first.ok or last // FRAME_SIZE == address // FRAME_SIZE:
+        return (first,)
+    return first, walk(memory, paging, last & ~(FRAME_SIZE - 1), access)
+
+
+def check_address(paging: Paging, address: int, access: Access) -> tuple[GeneralProtection | None, int]:
+    """Canonical form, LAM and LASS, which come before the walk; and the address that is walked.
+
+    SDM vol. 1, 3.3.7.1; vol. 3A, 4.4 (LAM) and 4.6.3 (LASS). Outside long mode an address has 32 bits.
+    """
+    if not paging.mode.is_long:
+        return None, address & 0xFFFF_FFFF
+    vector = 12 if access.stack else 13
+    linear = address
+    if access.kind is not Kind.FETCH and not access.implicit:
+        linear = unmask_lam(paging, address)
+    if not all(is_canonical(end & U64, paging.width) for end in (linear, linear + access.size - 1)):
+        reason = f"the address is not canonical: bits 63:{paging.width - 1} are not all equal"
+        return GeneralProtection(reason=reason, vector=vector, basis=manual("SDM vol. 1, 3.3.7.1")), linear
+    r = paging.registers
+    if r.cr4 & CR4.LASS:
+        user, upper = access.is_user(r.cpl), bool(linear & bit(63))
+        wants_smap = r.cr4 & CR4.SMAP and (access.implicit or not r.rflags & RFLAGS_AC)
+        if (user and upper) or (not user and not upper and (access.kind is Kind.FETCH or wants_smap)):
+            reason = "LASS: this half of the address space is closed to the access"
+            return GeneralProtection(reason=reason, vector=vector, basis=manual("SDM vol. 3A, 4.6.3")), linear
+    return None, linear
+
+
+def pdpte_register(
+    trail: Trail, paging: Paging, linear: int, stage: Stage, memory: PhysicalMemory | None = None
+) -> tuple[Stop | GeneralProtection | Unknown | None, int]:
+    """The step through one of the four PDPTE registers: what stops it, if anything does, and the directory's address.
+
+    Registers that were not loaded are loaded from ``memory`` (default: the trail's), as MOV to CR3 does
+    (SDM vol. 3A, 4.4.1).
+    """
+    lv = paging.levels[0]
+    pdptes = paging.registers.pdptes
+    if pdptes is None:
+        loaded = load_pdptes(memory or trail.memory, paging.registers.cr3, paging.features)
+        if not isinstance(loaded, tuple):
+            return loaded, 0
+        pdptes = loaded
+    index = (linear >> lv.shift) & lv.index_mask
+    value = pdptes[index]
+    present = bool(value & lv.present)
+    rule = Rule.TABLE if present else Rule.NOT_PRESENT
+    trail.steps.append(Step(stage, lv, index, None, value, rule, lv.level))
+    return None if present else Stop(Reason.NOT_PRESENT), value & lv.table_address
+
+
+def page_fault(stop: Stop, check: Check, linear: int) -> PageFault | Unknown:
+    """The #PF (or missing bytes) that ``stop`` is to the one who made the access."""
+    if stop.reason is Reason.UNKNOWN:
+        return Unknown(stop.address)
+    code = pf_code(
+        stop.reason,
+        write=check.writes,
+        user=check.user,
+        fetch=check.reports_fetch,
+        key=Violation.PROTECTION_KEY in stop.violations,
+        shadow_stack=check.shadow_stack,
+    )
+    basis = manual("SDM vol. 3A, 4.7; APM vol. 2, 8.4.2")
+    return PageFault(code, linear, stop.reason, basis, stop.violations, stop.reserved)
+
+
+def flags_written(trail: Trail, paging: Paging, outcome: Outcome) -> tuple[Update, ...]:
+    """The A/D updates that stay, as the rule for walks that fault has it."""
+    if not isinstance(outcome, Translated) and paging.rules.ad_policy is AdPolicy.COMMIT:
+        return ()
+    return tuple(trail.updates.values())
