@@ -85,7 +85,6 @@ def test_without_a_display_run_says_so_in_one_sentence() -> None:
 @pytest.mark.skipif(not OUR_ENVIRONMENT, reason="runs outside .venv")
 def test_a_second_start_spends_nothing_on_set_up() -> None:
     result = subprocess.run(["make", "-n", "setup"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "Nothing to be done" in result.stdout
     assert ".ci/setup" not in result.stdout
 
 
