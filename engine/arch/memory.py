@@ -1,7 +1,7 @@
 """The protocol of physical memory: what a walker, a picture or a search may ask of it.
 
-One store has two faces: ``frame`` and ``word`` for one address at a time, ``gather`` for arrays of them. Bytes may be
-*unknown* (a hole in an image, a device); an unknown byte is never taken for zero.
+One store has two faces: ``frame`` and ``word`` for one address at a time, ``gather`` for arrays of them.
+Bytes may be *unknown* (a hole in an image, a device); an unknown byte is never taken for zero.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FRAMES_END = ADDRESS_END >> FRAME_SHIFT
 
 
 class Partial(NamedTuple):
-    """A frame of which some bytes are known: its 4,096 bytes (0 where unknown), and a mask of one bit a byte."""
+    """A frame of which some bytes are known: 4,096 bytes (0 where unknown) and a mask of one bit a byte."""
 
     data: bytes
     known: int
@@ -46,7 +46,7 @@ class PhysicalMemory(Protocol):
         """What is known of a frame that ``frame`` gives None for; None where nothing is."""
 
     def gather(self, addresses: NDArray[uint64]) -> tuple[NDArray[uint64], NDArray[bool_]]:
-        """The words at ``addresses`` (8-byte-aligned): values (0 where unknown) and a mask of the unknown ones."""
+        """The words at 8-byte-aligned ``addresses`` (0 where unknown), and a mask of the unknown ones."""
 
     def known(self) -> Iterable[tuple[int, int]]:
         """The byte ranges ``(start, end)`` that are known: sorted, not empty, with a gap between any two."""
