@@ -53,7 +53,9 @@ def parse_address(text: str) -> int:
             raise ValueError
         value = int(plain, 16)
     except ValueError:
-        raise InputError(f"“{text.strip()[:60]}” is not an address: write it in hex, such as 0x7f12_3456_7000.") from None
+        raise InputError(
+            f"“{text.strip()[:60]}” is not an address: write it in hex, such as 0x7f12_3456_7000."
+        ) from None
     if value > U64:
         raise InputError(f"{text.strip()[:60]} has more than 64 bits: an address has at most 16 hex digits.")
     return value

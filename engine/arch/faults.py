@@ -39,7 +39,7 @@ class Violation(Enum):
 
 
 class Rights(msgspec.Struct, frozen=True):
-    """What a translation allows, over all entries used. ``key``: protection key of the leaf, None where there is none."""
+    """What a translation allows, over all entries used. ``key``: protection key of the leaf, if it has one."""
 
     read: bool
     write: bool

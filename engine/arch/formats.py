@@ -67,7 +67,7 @@ class Reserved(msgspec.Struct, frozen=True):
 
 
 class Illegal(msgspec.Struct, frozen=True):
-    """A combination that no entry may have: the entry is bad where ``entry & mask == value`` (EPT misconfigurations)."""
+    """No entry may have this: it is bad where ``entry & mask == value`` (EPT misconfigurations)."""
 
     why: str
     mask: int
@@ -311,7 +311,9 @@ EPT_VE = _flag("suppress #VE", 63, Role.IGNORED, "may become #VE", "never a #VE"
 _EPT_ILLEGAL = (
     Illegal("writable but not readable (W = 1, R = 0)", 0b011, 0b010),
     Illegal("execute-only, which this CPU does not support", 0b101, 0b100, lambda s: not s.execute_only),
-    Illegal("execute-only (XU), which this CPU does not support", 0x401, 0x400, lambda s: s.mbec and not s.execute_only),
+    Illegal(
+        "execute-only (XU), which this CPU does not support", 0x401, 0x400, lambda s: s.mbec and not s.execute_only
+    ),
 )
 _EPT_MEMTYPES = tuple(Illegal(f"memory type {n} does not exist", 0x38, n << 3) for n in (2, 3, 7))
 
@@ -370,7 +372,7 @@ EPT5 = _ept(
 
 
 def decode(entry: EntryFormat, value: int, setting: Setting) -> list[Decoded]:
-    """The fields of ``value``, from bit 0 up, under ``setting``: bits reserved there show as reserved, with the rule."""
+    """The fields of ``value``, from bit 0 up, under ``setting``; reserved bits show as such, with the rule."""
     reserved = entry.reserved_bits(setting)
     out: list[Decoded] = []
     for f in entry.fields:

@@ -137,7 +137,7 @@ def bind(
 ) -> Paging:
     """One-stage paging as ``registers`` select it.
 
-    ``pdptes_from_memory``: PAE reads its four PDPTEs in each walk, as AMD does under nested paging (APM vol. 2, 15.25.10).
+    ``pdptes_from_memory``: PAE reads its PDPTEs in each walk, as AMD does under nested paging (APM vol. 2, 15.25.10).
     """
     mode = registers.mode
     setting = Setting(
@@ -165,7 +165,7 @@ def bind(
 
 
 def unmask_lam(paging: Paging, address: int) -> int:
-    """``address`` with its LAM metadata bits replaced, as data accesses see it (SDM vol. 3A, 4.4.2 of the LAM chapter)."""
+    """``address`` with its LAM metadata bits replaced, as data accesses see it (SDM vol. 3A, LAM)."""
     r = paging.registers
     if address & bit(63):
         if not r.cr4 & CR4.LAM_SUP:

@@ -192,8 +192,14 @@ CR0_ROWS: tuple[Row, ...] = (
         "CR0.PG cannot be set with EFER.LME = 1 while CS.L = 1",
         _both(_sets("cr0", CR0.PG), lambda old, new, f: old.efer & EFER.LME and old.cs_l),
     ),
-    ("CR0.PG cannot be cleared in 64-bit mode", _both(_clears("cr0", CR0.PG), lambda old, new, f: _long(old) and old.cs_l)),
-    ("CR0.PG cannot be cleared while CR4.PCIDE = 1", _both(_clears("cr0", CR0.PG), lambda old, new, f: old.cr4 & CR4.PCIDE)),
+    (
+        "CR0.PG cannot be cleared in 64-bit mode",
+        _both(_clears("cr0", CR0.PG), lambda old, new, f: _long(old) and old.cs_l),
+    ),
+    (
+        "CR0.PG cannot be cleared while CR4.PCIDE = 1",
+        _both(_clears("cr0", CR0.PG), lambda old, new, f: old.cr4 & CR4.PCIDE),
+    ),
     ("CR0.WP cannot be cleared while CR4.CET = 1", lambda old, new, f: old.cr4 & CR4.CET and not new.cr0 & CR0.WP),
 )
 CR3_ROWS: tuple[Row, ...] = (

@@ -25,7 +25,7 @@ class GpaHigh(Enum):
 
 
 class NpfId(Enum):
-    """When EXITINFO1 bit 4 (I/D) is set for a fetch: if host EFER.NXE or CR4.SMEP is, or always (APM vol. 2, 15.25.6)."""
+    """When EXITINFO1 bit 4 (I/D) is set for a fetch (APM vol. 2, 15.25.6)."""
 
     NXE_OR_SMEP = "host NXE or SMEP"
     NXE = "host NXE"

@@ -110,7 +110,7 @@ class Step(msgspec.Struct, frozen=True):
     @property
     def base(self) -> int | None:
         """The physical byte address that the entry points at; None where it points nowhere."""
-        if self.value is None or self.rule.stops and self.rule is not Rule.DENIED:
+        if self.value is None or (self.rule.stops and self.rule is not Rule.DENIED):
             return None
         return self.entry.base(self.value)
 
