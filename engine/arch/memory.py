@@ -78,14 +78,3 @@ def word_of(part: Partial | None, offset: int) -> int | None:
     if part is None or (part.known >> offset) & WORD_KNOWN != WORD_KNOWN:
         return None
     return int.from_bytes(part.data[offset : offset + 8], "little")
-
-
-def coalesce(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Sorted ranges with those that touch or overlap made one, as ``known`` gives them."""
-    merged: list[tuple[int, int]] = []
-    for start, end in sorted(ranges):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        elif start < end:
-            merged.append((start, end))
-    return merged

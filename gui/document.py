@@ -1,0 +1,242 @@
+"""The open scenario and all that views share: step, what is walked, what is selected, undo.
+
+Views read it and ask it to change; it tells them by one signal what changed. It decides nothing about paging: every value
+comes from the engine.
+"""
+
+from enum import Flag, auto
+
+import msgspec
+from PySide6.QtCore import QObject, Signal
+from PySide6.QtGui import QUndoCommand, QUndoStack
+
+from engine import events as ev
+from engine.arch.paging import Level, Paging, bind
+from engine.arch.rights import READ, Access
+from engine.arch.walk import Stage, Walk, walk
+from engine.edits import Edit, Insert, Move, Remove, Replace
+from engine.machine import Images, State
+from engine.scenario import Replay, Scenario
+
+
+class Change(Flag):
+    """What a `Document.changed` signal is about; a view refreshes where it shares a bit."""
+
+    SCENARIO = auto()
+    """Events were edited, or another scenario was opened."""
+    STATE = auto()
+    """Another step is current, or the current one replays to another state."""
+    WALK = auto()
+    """Another address, access or privilege is walked, or the same walk reads other bytes."""
+    REFERENCE = auto()
+    """Another reference of the walk is lit."""
+    SELECTION = auto()
+    """Another entry is selected."""
+    ALL = SCENARIO | STATE | WALK | REFERENCE | SELECTION
+
+
+class Query(msgspec.Struct, frozen=True):
+    """What is walked: a look without side effects. ``cpl`` is the privilege asked about, whatever the registers say."""
+
+    address: int
+    access: Access = READ
+    cpl: int = 3
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """An entry: slot ``index`` of the table at physical byte address ``table``, read as ``level`` of ``stage``."""
+
+    stage: Stage
+    level: Level
+    table: int
+    index: int
+
+    @property
+    def address(self) -> int:
+        """The physical byte address of the entry."""
+        return self.table + (self.index << self.level.entry_shift)
+
+
+class Document(QObject):
+    """``changed`` carries a `Change`."""
+
+    changed = Signal(object)
+
+    def __init__(self, images: Images, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._images = images
+        self._replay = Replay(Scenario(), images)
+        self._step = 0
+        self._query: Query | None = None
+        self._walk: Walk | None = None
+        self._reference: int | None = None
+        self._selection: Selection | None = None
+        self.undo_stack = QUndoStack(self)
+
+    # --- the scenario and its steps
+
+    @property
+    def scenario(self) -> Scenario:
+        return self._replay.scenario
+
+    @property
+    def replay(self) -> Replay:
+        return self._replay
+
+    @property
+    def step(self) -> int:
+        """How many events have happened: 0 .. ``last_step``."""
+        return self._step
+
+    @property
+    def last_step(self) -> int:
+        return len(self.scenario.events)
+
+    @property
+    def state(self) -> State:
+        return self._replay.state(self._step)
+
+    def open(self, scenario: Scenario, step: int | None = None) -> None:
+        """Show ``scenario``, at ``step`` (default: after its last event). Undo starts afresh."""
+        self._replay = Replay(scenario, self._images)
+        self.undo_stack.clear()
+        self._query = self._walk = self._reference = self._selection = None
+        self._step = len(scenario.events) if step is None else step
+        self.changed.emit(Change.ALL)
+
+    def go_to_step(self, step: int) -> None:
+        step = max(0, min(step, self.last_step))
+        if step != self._step:
+            self._step = step
+            self._refresh(Change.STATE)
+
+    def refusal(self, event: ev.Event) -> str | None:
+        """Why ``event`` cannot happen next; None where it can."""
+        from engine.machine import Refusal, apply
+
+        after = apply(self.state, event, self._images)
+        return after.reason if isinstance(after, Refusal) else None
+
+    def append(self, event: ev.Event, text: str) -> str | None:
+        """Insert ``event`` after the current step and go there; a sentence instead where it cannot happen."""
+        refused = self.refusal(event)
+        if refused is None:
+            self.edit(Insert(self._step, event), text, self._step + 1)
+        return refused
+
+    def edit(self, edit: Edit, text: str, step: int | None = None) -> None:
+        """Apply ``edit`` as an undoable command called ``text`` and show ``step`` (default: the current one)."""
+        self.undo_stack.push(_EditCommand(self, edit, text, self._step if step is None else step))
+
+    def remove_event(self, at: int, text: str) -> None:
+        self.edit(Remove(at), text, self._step - 1 if at < self._step else self._step)
+
+    def replace_event(self, at: int, event: ev.Event, text: str) -> None:
+        self.edit(Replace(at, event), text)
+
+    def move_event(self, at: int, to: int, text: str) -> None:
+        self.edit(Move(at, to), text)
+
+    def _show_edited(self, scenario: Scenario, step: int) -> None:
+        self._replay.edit(scenario)
+        self._step = max(0, min(step, len(scenario.events)))
+        self._refresh(Change.SCENARIO | Change.STATE)
+
+    # --- the walk
+
+    @property
+    def query(self) -> Query | None:
+        return self._query
+
+    @property
+    def paging(self) -> Paging:
+        """The paging of the current state, with the privilege of the query."""
+        state = self.state
+        registers = state.registers
+        if self._query is not None and self._query.cpl != registers.cpl:
+            registers = msgspec.structs.replace(registers, cpl=self._query.cpl)
+        return bind(registers, state.features, state.rules)
+
+    @property
+    def walk(self) -> Walk | None:
+        """The walk of the query in the current state; None before the first query."""
+        if self._walk is None and self._query is not None:
+            self._walk = walk(self.state.memory, self.paging, self._query.address, self._query.access)
+        return self._walk
+
+    def ask(self, query: Query) -> None:
+        """Walk another address; its last reference is lit."""
+        if query != self._query:
+            self._query = query
+            self._refresh(Change.WALK)
+
+    @property
+    def reference(self) -> int | None:
+        """The number (from 0) of the lit step in ``walk.steps``; None where the walk has none."""
+        return self._reference
+
+    def go_to_reference(self, number: int) -> None:
+        """Light step ``number`` of the walk and select its entry."""
+        steps = self.walk.steps if self.walk else ()
+        if not steps:
+            return
+        number = max(0, min(number, len(steps) - 1))
+        if number == self._reference:
+            return
+        self._reference = number
+        self._select_reference()
+        self.changed.emit(Change.REFERENCE | Change.SELECTION)
+
+    def _select_reference(self) -> None:
+        steps = self.walk.steps if self.walk else ()
+        if self._reference is None or not steps:
+            return
+        step = steps[self._reference]
+        if step.table is not None:
+            self._selection = Selection(step.stage, step.level, step.table, step.index)
+
+    # --- the selection
+
+    @property
+    def selection(self) -> Selection | None:
+        return self._selection
+
+    def select(self, selection: Selection | None) -> None:
+        """Select an entry; where the walk used it, that reference is lit too."""
+        if selection == self._selection:
+            return
+        self._selection = selection
+        change = Change.SELECTION
+        if selection is not None and self.walk is not None:
+            for number, step in enumerate(self.walk.steps):
+                if step.table == selection.table and step.index == selection.index and step.level == selection.level:
+                    if self._reference != number:
+                        self._reference = number
+                        change |= Change.REFERENCE
+                    break
+        self.changed.emit(change)
+
+    def _refresh(self, change: Change) -> None:
+        """The state or the query changed: walk again, keep the lit reference where it still exists."""
+        before = self._reference
+        self._walk = None
+        steps = self.walk.steps if self.walk else ()
+        keep = before is not None and before < len(steps) and Change.WALK not in change
+        self._reference = before if keep else (len(steps) - 1 if steps else None)
+        self._select_reference()
+        self.changed.emit(change | Change.WALK | Change.REFERENCE | Change.SELECTION)
+
+
+class _EditCommand(QUndoCommand):
+    def __init__(self, document: Document, edit: Edit, text: str, step: int) -> None:
+        super().__init__(text)
+        self._document = document
+        self._edit = edit
+        self._before, self._before_step, self._after_step = document.scenario, document.step, step
+        self._inverse = edit.inverse(document.scenario)
+
+    def redo(self) -> None:
+        self._document._show_edited(self._edit.apply(self._document.scenario), self._after_step)
+
+    def undo(self) -> None:
+        self._document._show_edited(self._inverse.apply(self._document.scenario), self._before_step)
