@@ -1,0 +1,270 @@
+"""Sparse physical memory with copy on write: every version is a value, and versions share what they have in common.
+
+What a frame holds, the first that applies:
+
+1. what was written to it (a whole frame, or only some bytes where the rest is unknown);
+2. a frame of another memory, where one was mapped there (guest memory that comes from an image);
+3. the base: zeros, nothing known, or an image.
+
+A frame that is written back to what lies under it is no longer kept, so that equal contents are equally stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from engine.arch.memory import (
+    ADDRESS_END,
+    ALL_KNOWN,
+    FRAME_SHIFT,
+    FRAME_SIZE,
+    FRAME_WORDS,
+    FRAMES_END,
+    Partial,
+    PhysicalMemory,
+    word_of,
+)
+from engine.memory.framemap import FrameMap
+from engine.memory.ranges import Range, coalesce, inside, outside, runs_of_ones
+
+if TYPE_CHECKING:
+    from numpy import bool_, uint64
+    from numpy.typing import NDArray
+
+    from engine.memory.pool import FramePool
+
+CACHED = 4_096
+"""Frames that one version remembers to answer ``frame`` in one step."""
+POOLS = 4
+"""Versions of one history whose frames are held in arrays at a time."""
+
+ZERO_FRAME = memoryview(bytes(FRAME_SIZE)).cast("Q")
+
+
+class Uniform:
+    """A memory that is zero everywhere, or unknown everywhere: what a sparse memory starts from."""
+
+    def __init__(self, frame: memoryview | None) -> None:
+        self._frame = frame
+
+    def frame(self, pfn: int) -> memoryview | None:
+        return self._frame if 0 <= pfn < FRAMES_END else None
+
+    def word(self, address: int) -> int | None:
+        return None if self.frame(address >> FRAME_SHIFT) is None else 0
+
+    def partial(self, pfn: int) -> Partial | None:
+        return None
+
+    def gather(self, addresses: NDArray[uint64]) -> tuple[NDArray[uint64], NDArray[bool_]]:
+        import numpy as np
+
+        return np.zeros(addresses.size, np.uint64), (addresses >= ADDRESS_END) | (self._frame is None)
+
+    def known(self) -> list[Range]:
+        return [] if self._frame is None else [(0, ADDRESS_END)]
+
+
+ZERO = Uniform(ZERO_FRAME)
+UNKNOWN = Uniform(None)
+
+
+class SparseMemory:
+    """One version of a memory; ``write``, ``with_words`` and ``with_frames_of`` give the next. Never changes."""
+
+    __slots__ = ("_base", "_digest", "_frames", "_mapped", "_pools", "_written")
+
+    def __init__(self, base: PhysicalMemory = UNKNOWN) -> None:
+        self._base = base
+        self._written: FrameMap[memoryview | Partial] = FrameMap()
+        self._mapped: FrameMap[tuple[PhysicalMemory, int]] = FrameMap()
+        self._frames: dict[int, memoryview] = {}
+        self._pools: dict[SparseMemory, FramePool] = {}
+        self._digest: int | None = None
+
+    # --- reading
+
+    def frame(self, pfn: int) -> memoryview | None:
+        found = self._frames.get(pfn)
+        return found if found is not None else self._load(pfn)
+
+    def _load(self, pfn: int) -> memoryview | None:
+        held = self._written.get(pfn)
+        if held is None:
+            source, number = self._under(pfn)
+            frame = source.frame(number)
+        else:
+            frame = None if isinstance(held, Partial) else held
+        if frame is not None:
+            if len(self._frames) >= CACHED:
+                self._frames.clear()
+            self._frames[pfn] = frame
+        return frame
+
+    def _under(self, pfn: int) -> tuple[PhysicalMemory, int]:
+        """The memory and the frame of it that show where nothing was written."""
+        return self._mapped.get(pfn) or (self._base, pfn)
+
+    def partial(self, pfn: int) -> Partial | None:
+        held = self._written.get(pfn)
+        if held is None:
+            source, number = self._under(pfn)
+            return source.partial(number)
+        return held if isinstance(held, Partial) else None
+
+    def word(self, address: int) -> int | None:
+        pfn = address >> FRAME_SHIFT
+        frame = self.frame(pfn)
+        if frame is None:
+            return word_of(self.partial(pfn), address & (FRAME_SIZE - 1))
+        word: int = frame[(address >> 3) & (FRAME_WORDS - 1)]
+        return word
+
+    def gather(self, addresses: NDArray[uint64]) -> tuple[NDArray[uint64], NDArray[bool_]]:
+        if not self._written and not self._mapped:
+            return self._base.gather(addresses)
+        pool = self._pools.pop(self, None) or self._new_pool()
+        self._pools[self] = pool  # now the last in order
+        for old in list(self._pools)[:-POOLS]:
+            self._pools.pop(old, None)
+        return pool.gather(addresses)
+
+    def _new_pool(self) -> FramePool:
+        from engine.memory.pool import FramePool
+
+        held = {*self._written, *self._mapped}
+        below = [] if self._base is ZERO else list(self._base.known())
+        span = max([*held, *(end >> FRAME_SHIFT for _, end in below)]) + 1
+        frames = len(held) + sum(end - start for start, end in below) // FRAME_SIZE
+        return FramePool(self, self._runs, span=span, frames=frames)
+
+    def _runs(self, pfns: Iterable[int]) -> Iterator[tuple[int, memoryview]]:
+        for pfn in pfns:
+            frame = self.frame(pfn)
+            if frame is not None:
+                yield pfn, frame
+
+    def known(self) -> list[Range]:
+        held = sorted({*self._written, *self._mapped})
+        ranges = list(outside(self._base.known(), held))
+        sources: dict[PhysicalMemory, list[Range]] = {}
+        for pfn in held:
+            base = pfn << FRAME_SHIFT
+            ranges.extend((base + start, base + end) for start, end in self._known_of(pfn, sources))
+        return coalesce(ranges)
+
+    def _known_of(self, pfn: int, sources: dict[PhysicalMemory, list[Range]]) -> Iterator[Range]:
+        """What is known of one frame that was written or mapped, counted from its start."""
+        held = self._written.get(pfn)
+        if held is not None:
+            yield from runs_of_ones(held.known) if isinstance(held, Partial) else [(0, FRAME_SIZE)]
+            return
+        source, number = self._under(pfn)
+        if source not in sources:
+            sources[source] = list(source.known())
+        yield from inside(sources[source], number)
+
+    # --- new versions
+
+    def write(self, address: int, data: bytes) -> SparseMemory:
+        """The version with ``data`` at ``address``."""
+        edits: dict[int, list[tuple[int, bytes]]] = {}
+        if not 0 <= address <= address + len(data) <= ADDRESS_END:
+            raise ValueError(f"bytes {address:#x} .. {address + len(data):#x} are not physical memory")
+        done = 0
+        while done < len(data):
+            pfn, offset = divmod(address + done, FRAME_SIZE)
+            piece = data[done : done + FRAME_SIZE - offset]
+            edits[pfn] = [(offset, piece)]
+            done += len(piece)
+        return self._edit(edits)
+
+    def with_words(self, words: Mapping[int, int]) -> SparseMemory:
+        """The version with these 8-byte words at these 8-byte-aligned addresses."""
+        edits: dict[int, list[tuple[int, bytes]]] = {}
+        for address, value in words.items():
+            if address % 8 or not 0 <= address < ADDRESS_END:
+                raise ValueError(f"{address:#x} is not the address of a word")
+            pfn, offset = divmod(address, FRAME_SIZE)
+            edits.setdefault(pfn, []).append((offset, value.to_bytes(8, "little")))
+        return self._edit(edits)
+
+    def with_frames_of(self, source: PhysicalMemory, frames: Mapping[int, int]) -> SparseMemory:
+        """The version in which our frame ``pfn`` shows, copy on write, the frame ``frames[pfn]`` of ``source``."""
+        mapped = self._mapped.update({pfn: (source, number) for pfn, number in frames.items()})
+        return self._next(self._written.update(dict.fromkeys(frames)), mapped)
+
+    def _edit(self, edits: Mapping[int, list[tuple[int, bytes]]]) -> SparseMemory:
+        written = {pfn: self._edited(pfn, pieces) for pfn, pieces in edits.items()}
+        return self._next(self._written.update(written), self._mapped)
+
+    def _edited(self, pfn: int, pieces: list[tuple[int, bytes]]) -> memoryview | Partial | None:
+        """What to keep for a frame after an edit: None where it is what lies under it."""
+        data, known = _contents(self.frame(pfn), self.partial(pfn))
+        changed = bytearray(data)
+        for offset, piece in pieces:
+            changed[offset : offset + len(piece)] = piece
+            known |= ((1 << len(piece)) - 1) << offset
+        source, number = self._under(pfn)
+        contents = bytes(changed)
+        if (contents, known) == _contents(source.frame(number), source.partial(number)):
+            return None
+        return memoryview(contents).cast("Q") if known == ALL_KNOWN else Partial(contents, known)
+
+    def _next(
+        self, written: FrameMap[memoryview | Partial], mapped: FrameMap[tuple[PhysicalMemory, int]]
+    ) -> SparseMemory:
+        version = SparseMemory(self._base)
+        version._written = written
+        version._mapped = mapped
+        version._pools = self._pools
+        return version
+
+    # --- comparing versions
+
+    def digest(self) -> int:
+        """128 bits that are equal for versions with equal contents and equal mapped frames, however they came about.
+
+        Comparable between versions of one history, within one run of the program.
+        """
+        if self._digest is None:
+            total = self._written.digest(_digest_written) + self._mapped.digest(_digest_mapped)
+            self._digest = total & ((1 << 128) - 1)
+        return self._digest
+
+
+def changed_frames(a: SparseMemory, b: SparseMemory) -> set[int]:
+    """The frame numbers whose contents, or what is known of them, differ between two versions of one history."""
+    if a._base is not b._base:
+        raise ValueError("only versions of one memory can be compared")
+    candidates = a._written.differing(b._written) | a._mapped.differing(b._mapped)
+    return {
+        pfn for pfn in candidates if _contents(a.frame(pfn), a.partial(pfn)) != _contents(b.frame(pfn), b.partial(pfn))
+    }
+
+
+def _contents(frame: memoryview | None, part: Partial | None) -> tuple[bytes, int]:
+    """A frame's bytes (0 where unknown) and the mask of the known ones."""
+    if frame is not None:
+        return bytes(frame), ALL_KNOWN
+    return (part.data, part.known) if part is not None else (bytes(FRAME_SIZE), 0)
+
+
+def _hash(pfn: int, *parts: bytes) -> int:
+    state = blake2b(pfn.to_bytes(8, "little"), digest_size=16)
+    for part in parts:
+        state.update(part)
+    return int.from_bytes(state.digest(), "little")
+
+
+def _digest_written(pfn: int, held: memoryview | Partial) -> int:
+    if isinstance(held, Partial):
+        return _hash(pfn, held.data, held.known.to_bytes(FRAME_WORDS, "little"))
+    return _hash(pfn, bytes(held))
+
+
+def _digest_mapped(pfn: int, source: tuple[PhysicalMemory, int]) -> int:
+    memory, number = source
+    return _hash(pfn, b"mapped", id(memory).to_bytes(8, "little"), number.to_bytes(8, "little"))
