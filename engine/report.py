@@ -1,0 +1,274 @@
+"""A walk as JSON and as text: two views of the same record, in which nothing is worked out anew.
+
+In the JSON, addresses, entries and masks are hex strings with 0x; sizes, levels, slots and error codes are integers.
+The text is a table of at most 100 columns, one line a reference, with the outcome decoded below it.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from engine.arch.addresses import grouped, size_name
+from engine.arch.bits import bit_names
+from engine.arch.faults import (
+    PF_BITS,
+    CodeBit,
+    GeneralProtection,
+    Outcome,
+    PageFault,
+    Rights,
+    Translated,
+    Unknown,
+    decode_code,
+)
+from engine.arch.formats import Decoded, Role
+from engine.arch.paging import Paging
+from engine.arch.walk import Rule, Stage, Step, Update, Walk
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def walk_json(walk: Walk) -> dict[str, Any]:
+    """Everything that ``walk`` holds, ready for any JSON encoder."""
+    return {
+        "address": hex(walk.address),
+        "linear": hex(walk.linear),
+        "access": _access_json(walk),
+        "paging": _paging_json(walk.paging),
+        "steps": [_step_json(number, step) for number, step in enumerate(walk.steps, 1)],
+        "outcome": outcome_json(walk.outcome),
+        "updates": [_update_json(update) for update in walk.updates],
+        "references": walk.references,
+        "cache_lines": walk.cache_lines,
+    }
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """``outcome`` with its codes decoded bit by bit; ``kind`` tells which one it is."""
+    match outcome:
+        case Translated():
+            return {
+                "kind": "translated",
+                "pa": hex(outcome.address),
+                "page_size": outcome.page_size,
+                "rights": _rights_json(outcome.rights),
+            }
+        case PageFault():
+            return {
+                "kind": "page fault",
+                "vector": outcome.vector,
+                "error_code": outcome.error_code,
+                "cr2": hex(outcome.cr2),
+                "decoded": _code_json(outcome.error_code, PF_BITS),
+                "reason": outcome.reason.value,
+                "violations": [violation.value for violation in outcome.violations],
+                "reserved": hex(outcome.reserved),
+                "basis": str(outcome.basis),
+            }
+        case GeneralProtection():
+            return {
+                "kind": "general protection" if outcome.vector == 13 else "stack fault",
+                "vector": outcome.vector,
+                "error_code": 0,
+                "reason": outcome.reason,
+                "when": outcome.when,
+                "basis": str(outcome.basis),
+            }
+        case Unknown():
+            return {"kind": "unknown", "address": hex(outcome.address)}
+
+
+def _access_json(walk: Walk) -> dict[str, Any]:
+    access, cpl = walk.access, walk.paging.registers.cpl
+    return {
+        "kind": access.kind.value,
+        "size": access.size,
+        "cpl": cpl,
+        "user": access.is_user(cpl),
+        "implicit": access.implicit,
+    }
+
+
+def _paging_json(paging: Paging) -> dict[str, Any]:
+    r = paging.registers
+    return {
+        "mode": paging.mode.value,
+        "root": hex(paging.root),
+        "cr0": hex(r.cr0),
+        "cr3": hex(r.cr3),
+        "cr4": hex(r.cr4),
+        "efer": hex(r.efer),
+        "pkru": hex(r.pkru),
+        "pkrs": hex(r.pkrs),
+        "rflags": hex(r.rflags),
+        "vendor": paging.features.vendor.value,
+        "maxphyaddr": paging.features.maxphyaddr,
+    }
+
+
+def _step_json(number: int, step: Step) -> dict[str, Any]:
+    return {
+        "number": number,
+        "stage": step.stage.value,
+        "row": step.row,
+        "level": step.level.level,
+        "table": step.level.name,
+        "table_address": _hex(step.table),
+        "index": step.index,
+        "entry": step.entry.name,
+        "address": _hex(step.address),
+        "target": _hex(step.target),
+        "value": _hex(step.value),
+        "fields": [_field_json(field) for field in step.decoded()],
+        "base": _hex(step.base),
+        "verdict": step.rule.name.lower(),
+        "rule": step.rule.value,
+        "basis": str(step.rule.basis),
+    }
+
+
+def _field_json(field: Decoded) -> dict[str, Any]:
+    return {
+        "name": field.name,
+        "hi": field.hi,
+        "lo": field.lo,
+        "value": hex(field.value),
+        "role": field.role.value,
+        "meaning": field.meaning,
+        "why": field.why,
+    }
+
+
+def _rights_json(rights: Rights) -> dict[str, Any]:
+    return {
+        "read": rights.read,
+        "write": rights.write,
+        "execute": rights.execute,
+        "user": rights.user,
+        "key": rights.key,
+        "global": rights.global_,
+    }
+
+
+def _code_json(code: int, table: tuple[CodeBit, ...]) -> list[dict[str, Any]]:
+    return [
+        {"bit": bit.bit, "name": bit.name, "value": value, "meaning": meaning}
+        for bit, value, meaning in decode_code(code, table)
+    ]
+
+
+def _update_json(update: Update) -> dict[str, Any]:
+    return {"address": hex(update.address), "size": update.size, "old": hex(update.old), "new": hex(update.new)}
+
+
+def _hex(value: int | None) -> str | None:
+    return None if value is None else hex(value)
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+VERDICTS = {
+    Rule.TABLE: "table",
+    Rule.PAGE: "page",
+    Rule.DENIED: "denied",
+    Rule.NOT_PRESENT: "not present",
+    Rule.RESERVED: "reserved",
+    Rule.MISCONFIGURED: "illegal",
+    Rule.UNKNOWN: "not in image",
+}
+HEADINGS = ("#", "entry", "read at", "value", "flags", "verdict")
+SHORT = {"R/W": "RW", "U/S": "US", "key": "K", "memory type": "MT", "suppress #VE": "SVE"}
+UNTOLD = (Role.PRESENT, Role.SIZE, Role.ADDRESS, Role.IGNORED, Role.RESERVED)
+"""Roles of fields that the other columns tell of, or that say nothing."""
+PREFIX = {Stage.ONE: "", Stage.GUEST: "g", Stage.NESTED: "n"}
+
+
+def walk_text(walk: Walk) -> str:
+    """``walk`` for a terminal: what was asked, a line a reference, the outcome, and what was written."""
+    lines = [_question(walk)]
+    if walk.steps:
+        lines += ["", *_columns([HEADINGS, *(_row(n, step) for n, step in enumerate(walk.steps, 1))])]
+    lines += ["", *outcome_text(walk.outcome)]
+    lines += [f"   {field.why}" for step in walk.steps[-1:] for field in step.decoded() if field.why]
+    lines += [_update_text(update) for update in walk.updates]
+    references, lines_read = _count(walk.references, "reference"), _count(walk.cache_lines, "cache line")
+    return "\n".join([*lines, f"{references} to {lines_read}"])
+
+
+def outcome_text(outcome: Outcome) -> list[str]:
+    """The lines that say what a translation came to, its codes decoded bit by bit."""
+    match outcome:
+        case Translated():
+            page = f"{size_name(outcome.page_size)} page" if outcome.page_size else "no paging"
+            return [f"-> {grouped(outcome.address)}   {page}   {_rights_text(outcome.rights)}"]
+        case PageFault():
+            return [
+                f"#PF: {outcome.reason.value}, error code {outcome.error_code:#x}, CR2 {grouped(outcome.cr2)}",
+                *(f"   {violation.value}" for violation in outcome.violations),
+                *([f"   reserved bits that are set: {bit_names(outcome.reserved)}"] if outcome.reserved else []),
+                *_code_text(outcome.error_code, PF_BITS),
+            ]
+        case GeneralProtection():
+            name = "#GP(0)" if outcome.vector == 13 else "#SS(0)"
+            when = f" ({outcome.when})" if outcome.when else ""
+            return [f"{name}{when}: {outcome.reason}"]
+        case Unknown():
+            return [f"unknown: the image does not hold the entry at {grouped(outcome.address)}"]
+
+
+def _question(walk: Walk) -> str:
+    access, paging = walk.access, walk.paging
+    cpl = paging.registers.cpl
+    who = "user" if access.is_user(cpl) else "supervisor"
+    what = f"{access.kind.value} of {_count(access.size, 'byte')} at {grouped(walk.address)}"
+    masked = f" (walked: {grouped(walk.linear)})" if walk.linear != walk.address else ""
+    return f"{what}{masked}, {who}, CPL {cpl}; {paging.name}, root {grouped(paging.root)}"
+
+
+def _row(number: int, step: Step) -> tuple[str, ...]:
+    digits = 2 << step.level.entry_shift
+    return (
+        str(number),
+        f"{PREFIX[step.stage]}{step.level.name}[{step.index}]",
+        "register" if step.address is None else grouped(step.address),
+        "?" if step.value is None else grouped(step.value, digits),
+        " ".join(_flags(step)),
+        VERDICTS[step.rule] if step.rule is not Rule.PAGE else f"{size_name(1 << step.entry.page_shift)} page",
+    )
+
+
+def _flags(step: Step) -> Iterator[str]:
+    """The fields that are set, by their short names; those of more than one bit with their value."""
+    if step.rule in (Rule.NOT_PRESENT, Rule.UNKNOWN):
+        return
+    for field in step.decoded():
+        hidden = field.role in UNTOLD or (field.role is Role.KEY and not step.level.setting.keys)
+        if field.value and not hidden:
+            name = SHORT.get(field.name, field.name)
+            yield name if field.hi == field.lo else f"{name}{field.value}"
+
+
+def _columns(rows: list[tuple[str, ...]]) -> Iterable[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for number, *cells in rows:
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths[1:], strict=True))
+        yield f"{number:>{widths[0]}} {'  '.join(padded)}".rstrip()
+
+
+def _rights_text(rights: Rights) -> str:
+    key = f"   key {rights.key}" if rights.key is not None else ""
+    return f"rights {rights.letters()}{'   global' if rights.global_ else ''}{key}"
+
+
+def _code_text(code: int, table: tuple[CodeBit, ...]) -> Iterator[str]:
+    width = max(len(bit.name) for bit in table)
+    for bit, value, meaning in decode_code(code, table):
+        yield f"   bit {bit.bit:<2} {bit.name:<{width}} = {value}   {meaning}"
+
+
+def _update_text(update: Update) -> str:
+    digits = 2 * update.size
+    return f"sets {grouped(update.address)}: {grouped(update.old, digits)} -> {grouped(update.new, digits)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
