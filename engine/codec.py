@@ -52,7 +52,7 @@ def _from_hex(value: Any, name: str = "", depth: int = 0) -> Any:
         return [_from_hex(item, name, depth + 1) for item in value]
     if name in HEX_FIELDS and value is not None:
         if not isinstance(value, str) or not value.startswith("0x") or len(value) > 18:
-            raise ValueError(f"“{name}” must be a hex string of up to 16 digits, such as \"0x1000\"")
+            raise ValueError(f'“{name}” must be a hex string of up to 16 digits, such as "0x1000"')
         return int(value, 16)
     return value
 

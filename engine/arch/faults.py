@@ -33,6 +33,7 @@ class Violation(Enum):
     SMAP = "supervisor access to a user page (CR4.SMAP)"
     PROTECTION_KEY = "protection key denies the access"
     NOT_SHADOW_STACK = "shadow-stack access to a page that is not one"
+    GMET = "supervisor fetch from a nested user page (GMET)"
     EPT_READ = "EPT denies the read (R = 0)"
     EPT_WRITE = "EPT denies the write (W = 0)"
     EPT_EXECUTE = "EPT denies the fetch (X = 0)"
@@ -129,4 +130,73 @@ class Unknown(msgspec.Struct, frozen=True):
     address: int
 
 
-Outcome = Translated | PageFault | GeneralProtection | Unknown
+NPF_BITS = (
+    CodeBit(0, "P", "a nested entry was not present", "the nested entries were present"),
+    CodeBit(1, "W/R", "the nested access was a read", "the nested access was a write"),
+    CodeBit(2, "U/S", "a supervisor access", "a user access, as nested accesses are"),
+    CodeBit(3, "RSV", "no reserved bit", "a reserved bit was set in a nested entry"),
+    CodeBit(4, "I/D", "not reported as a fetch", "an instruction fetch"),
+    CodeBit(6, "SS", "not a shadow-stack access", "a shadow-stack access"),
+    CodeBit(32, "final", "not for the page itself", "while the final guest-physical address was translated"),
+    CodeBit(33, "table", "not for a guest table", "while an entry of the guest's tables was read"),
+    CodeBit(37, "SSS", "not a supervisor shadow-stack page", "the leaf is a supervisor shadow-stack page"),
+)
+"""EXITINFO1 of #NPF (APM vol. 2, 15.25.6)."""
+
+EPT_VIOLATION_BITS = (
+    CodeBit(0, "read", "not a data read", "a data read"),
+    CodeBit(1, "write", "not a data write", "a data write"),
+    CodeBit(2, "fetch", "not a fetch", "an instruction fetch"),
+    CodeBit(3, "R", "the EPT entries do not all allow reads", "the EPT entries allow reads"),
+    CodeBit(4, "W", "the EPT entries do not all allow writes", "the EPT entries allow writes"),
+    CodeBit(5, "X", "the EPT entries do not all allow fetches", "the EPT entries allow fetches"),
+    CodeBit(6, "XU", "no user-mode fetches, or not told", "the EPT entries allow user-mode fetches"),
+    CodeBit(7, "GLA valid", "no linear address", "the guest-linear address is valid"),
+    CodeBit(8, "final", "for an entry of the guest's tables", "for the translation of the linear address"),
+    CodeBit(9, "guest U", "guest: supervisor page, or not told", "guest: user page"),
+    CodeBit(10, "guest W", "guest: read-only page, or not told", "guest: writable page"),
+    CodeBit(11, "guest XD", "guest: executable page, or not told", "guest: no-execute page"),
+    CodeBit(13, "SS", "not a shadow-stack access", "a shadow-stack access"),
+    CodeBit(14, "SSS", "not a supervisor shadow-stack page", "the leaf is a supervisor shadow-stack page"),
+)
+"""Exit qualification of an EPT violation (SDM vol. 3C, 28.2.1, table 28-7)."""
+
+
+class NestedPageFault(msgspec.Struct, frozen=True):
+    """#NPF, exit code 400h. ``exitinfo2``: the guest-physical byte address that could not be translated."""
+
+    exitinfo1: int
+    exitinfo2: int
+    reason: Reason
+    basis: Basis
+    violations: tuple[Violation, ...] = ()
+    reserved: int = 0
+
+
+class EptViolation(msgspec.Struct, frozen=True):
+    """Exit reason 48. ``gpa``, ``gla``: the guest-physical and guest-linear byte addresses; ``gla`` None if not valid."""
+
+    qualification: int
+    gpa: int
+    gla: int | None
+    reason: Reason
+    basis: Basis
+    violations: tuple[Violation, ...] = ()
+
+
+class EptMisconfiguration(msgspec.Struct, frozen=True):
+    """Exit reason 49: an entry that no processor accepts. ``why`` tells the rule it breaks."""
+
+    gpa: int
+    why: str
+    basis: Basis
+
+
+class EntryFailure(msgspec.Struct, frozen=True):
+    """The guest cannot be entered at all: VMRUN gives VMEXIT_INVALID, or VM entry fails on a control field."""
+
+    reason: str
+    basis: Basis
+
+
+Outcome = Translated | PageFault | GeneralProtection | Unknown | NestedPageFault | EptViolation | EptMisconfiguration

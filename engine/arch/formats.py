@@ -123,6 +123,16 @@ class LevelFormat(msgspec.Struct, frozen=True):
         return entry
 
 
+class RightBits(msgspec.Struct, frozen=True):
+    """The bits of an entry that give a right (all of them must be 1) or, ``no_execute``, take it. 0: not restricted."""
+
+    read: int = 0
+    write: int = bit(1)
+    user: int = bit(2)
+    execute: int = 0
+    no_execute: int = bit(63)
+
+
 class Format(msgspec.Struct, frozen=True):
     """A paging format. ``width``: bits of an input address that it translates; ``levels`` from the root down.
 
@@ -137,6 +147,7 @@ class Format(msgspec.Struct, frozen=True):
     present: Callable[[Setting], int] = lambda s: bit(0)
     accessed: Callable[[Setting], int] = lambda s: bit(5)
     dirty: Callable[[Setting], int] = lambda s: bit(6)
+    rights: RightBits = RightBits()
 
 
 class Decoded(msgspec.Struct, frozen=True):
@@ -355,10 +366,14 @@ _EPT_LOWER = (
 )  # fmt: skip
 
 
+EPT_RIGHTS = RightBits(read=bit(0), write=bit(1), user=0, execute=bit(2), no_execute=0)
+
+
 def _ept(name: str, width: int, levels: tuple[LevelFormat, ...]) -> Format:
     return Format(
         name, 8, width, levels, root=mask(51, 12), present=_ept_present,
         accessed=lambda s: bit(8) if s.accessed_dirty else 0, dirty=lambda s: bit(9) if s.accessed_dirty else 0,
+        rights=EPT_RIGHTS,
     )  # fmt: skip
 
 

@@ -30,17 +30,21 @@ class Partial(NamedTuple):
 
 
 ALL_KNOWN = (1 << FRAME_SIZE) - 1
-WORD_KNOWN = 0xFF
+"""The mask of a frame of which every byte is known."""
 
 
-class PhysicalMemory(Protocol):
+class Words(Protocol):
+    """The part of memory that a load of single words needs."""
+
+    def word(self, address: int) -> int | None:
+        """The 8-byte word that contains ``address``, or None where not all its bytes are known."""
+
+
+class PhysicalMemory(Words, Protocol):
     """Bytes at physical addresses. Addresses are in bytes, ``pfn`` counts 4-KiB frames."""
 
     def frame(self, pfn: int) -> memoryview | None:
         """The frame's 512 words of 64 bits (format ``Q``, read-only), or None where a byte is unknown."""
-
-    def word(self, address: int) -> int | None:
-        """The 8-byte word that contains ``address``, or None where not all its bytes are known."""
 
     def partial(self, pfn: int) -> Partial | None:
         """What is known of a frame that ``frame`` gives None for; None where nothing is."""
@@ -72,9 +76,11 @@ def read(memory: PhysicalMemory, address: int, size: int) -> bytes | None:
     return b"".join(pieces)
 
 
-def word_of(part: Partial | None, offset: int) -> int | None:
-    """The word of a partly known frame that contains its byte ``offset``, or None where a byte is unknown."""
-    offset &= ~7
-    if part is None or (part.known >> offset) & WORD_KNOWN != WORD_KNOWN:
-        return None
-    return int.from_bytes(part.data[offset : offset + 8], "little")
+def word_at(memory: PhysicalMemory, address: int) -> int | None:
+    """``memory.word`` by way of ``frame`` and ``partial``: for what implements the protocol."""
+    frame = memory.frame(address >> FRAME_SHIFT)
+    if frame is not None:
+        word: int = frame[(address >> 3) & (FRAME_WORDS - 1)]
+        return word
+    data = read(memory, address & ~7, 8)
+    return None if data is None else int.from_bytes(data, "little")

@@ -12,7 +12,7 @@ import msgspec
 from engine.arch.basis import manual
 from engine.arch.bits import U64, bit, bit_names, mask
 from engine.arch.faults import GeneralProtection, Unknown
-from engine.arch.memory import PhysicalMemory
+from engine.arch.memory import Words
 
 
 class CR0(IntFlag):
@@ -115,9 +115,7 @@ class Registers(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
         return Mode.LEVEL5 if self.cr4 & CR4.LA57 else Mode.LEVEL4
 
 
-def load_pdptes(
-    memory: PhysicalMemory, cr3: int, features: Features
-) -> tuple[int, int, int, int] | GeneralProtection | Unknown:
+def load_pdptes(memory: Words, cr3: int, features: Features) -> tuple[int, int, int, int] | GeneralProtection | Unknown:
     """The four PDPTE registers as a MOV to CR3 under PAE paging loads them (SDM vol. 3A, 4.4.1).
 
     A present PDPTE with a reserved bit is a #GP; absent ones are not checked.
@@ -240,7 +238,7 @@ def _check(rows: tuple[Row, ...], old: Registers, new: Registers, features: Feat
     return new
 
 
-def _reload(old: Registers, new: Change, features: Features, memory: PhysicalMemory, changed: object) -> Change:
+def _reload(old: Registers, new: Change, features: Features, memory: Words, changed: object) -> Change:
     """``new`` with fresh PDPTE registers where the write loads them (``changed``) and PAE paging is on after it."""
     if not isinstance(new, Registers):
         return new
@@ -252,7 +250,7 @@ def _reload(old: Registers, new: Change, features: Features, memory: PhysicalMem
     return msgspec.structs.replace(new, pdptes=pdptes) if isinstance(pdptes, tuple) else pdptes
 
 
-def mov_cr0(old: Registers, value: int, features: Features, memory: PhysicalMemory) -> Change:
+def mov_cr0(old: Registers, value: int, features: Features, memory: Words) -> Change:
     """MOV to CR0: sets EFER.LMA when PG goes 0 -> 1 with LME set, clears it when PG goes to 0 (SDM vol. 3A, 4.1.2)."""
     efer = old.efer | EFER.LMA if value & CR0.PG and old.efer & EFER.LME else old.efer & ~EFER.LMA
     new = msgspec.structs.replace(old, cr0=value, efer=int(efer))
@@ -260,7 +258,7 @@ def mov_cr0(old: Registers, value: int, features: Features, memory: PhysicalMemo
     return _reload(old, checked, features, memory, (old.cr0 ^ value) & _PDPTE_CR0)
 
 
-def mov_cr3(old: Registers, value: int, features: Features, memory: PhysicalMemory) -> Change:
+def mov_cr3(old: Registers, value: int, features: Features, memory: Words) -> Change:
     """MOV to CR3. With CR4.PCIDE = 1 bit 63 asks for no flush and is not stored (SDM vol. 3A, 4.10.4.1)."""
     stored = value & ~CR3_NO_FLUSH if _long(old) and old.cr4 & CR4.PCIDE else value
     new = msgspec.structs.replace(old, cr3=stored)
@@ -268,7 +266,7 @@ def mov_cr3(old: Registers, value: int, features: Features, memory: PhysicalMemo
     return _reload(old, checked, features, memory, True)
 
 
-def mov_cr4(old: Registers, value: int, features: Features, memory: PhysicalMemory) -> Change:
+def mov_cr4(old: Registers, value: int, features: Features, memory: Words) -> Change:
     """MOV to CR4. LA57 and PAE are locked in long mode; PCIDE going to 0 leaves PCID 0 (SDM vol. 3A, 4.10.1)."""
     drops_pcid = old.cr4 & CR4.PCIDE and not value & CR4.PCIDE
     new = msgspec.structs.replace(old, cr4=value, cr3=old.cr3 & ~mask(11, 0) if drops_pcid else old.cr3)

@@ -66,6 +66,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     need: int
     names: tuple[tuple[int, Violation], ...]
     deny_all: int = 0
+    denies: Violation = Violation.SMAP
+    """What `deny_all` is called where it is not a matter of shadow stacks."""
     deny_any: int = 0
     denied_keys_user: int = 0
     denied_keys_supervisor: int = 0
@@ -102,7 +104,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
         if some & self.deny_any:
             found.append(Violation.NO_EXECUTE)
         if every & self.deny_all and not self.shadow_stack:
-            found.append(Violation.SMEP if self.fetch else Violation.SMAP)
+            found.append(self.denies)
         if self.shadow_stack and (
             every & self.deny_all
             or tables & self.table_need != self.table_need
@@ -152,6 +154,7 @@ def compile_check(paging: Paging, access: Access) -> Check:
         need=need,
         names=LINEAR_NAMES,
         deny_all=deny_all,
+        denies=Violation.SMEP if fetch else Violation.SMAP,
         deny_any=XD if fetch and nxe else 0,
         denied_keys_user=_denied_keys(r.pkru, writes, user or wp) if keyed and r.cr4 & CR4.PKE else 0,
         denied_keys_supervisor=_denied_keys(r.pkrs, writes, wp) if keyed and r.cr4 & CR4.PKS and not user else 0,
@@ -167,12 +170,15 @@ def compile_check(paging: Paging, access: Access) -> Check:
 
 
 def combined(paging: Paging, every: int, some: int, leaf: int) -> Rights:
-    """The rights that a complete translation gives, register modifiers aside."""
+    """The rights that the entries of one stage give, register modifiers aside. ``every``/``some``: their AND/OR."""
+    assert paging.format is not None
+    bits = paging.format.rights
+    no_execute = bits.no_execute if paging.setting.nxe else 0
     return Rights(
-        read=True,
-        write=bool(every & RW),
-        execute=not (paging.setting.nxe and some & XD),
-        user=bool(every & US),
-        key=field(leaf, KEY_HI, KEY_LO) if paging.mode.is_long and paging.setting.keys else None,
+        read=every & bits.read == bits.read,
+        write=every & bits.write == bits.write,
+        execute=every & bits.execute == bits.execute and not some & no_execute,
+        user=every & bits.user == bits.user,
+        key=field(leaf, KEY_HI, KEY_LO) if paging.setting.keys else None,
         global_=bool(leaf & bit(8)) and bool(paging.registers.cr4 & CR4.PGE),
     )

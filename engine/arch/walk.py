@@ -26,11 +26,12 @@ from engine.arch.faults import (
     pf_code,
 )
 from engine.arch.formats import Decoded, EntryFormat, decode
-from engine.arch.memory import PhysicalMemory
+from engine.arch.memory import PhysicalMemory, Words
 from engine.arch.paging import Level, Paging, unmask_lam
 from engine.arch.registers import CR4, RFLAGS_AC, Mode, load_pdptes
 from engine.arch.rights import READ, Access, Check, Kind, combined, compile_check
 from engine.arch.rules import AdPolicy
+from engine.arch.second_stage import SecondStage
 
 
 class Stage(Enum):
@@ -138,6 +139,12 @@ class Walk(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...]
     outcome: Outcome
     updates: tuple[Update, ...]
+    second: SecondStage | None = None
+
+    @property
+    def gpa(self) -> int | None:
+        """The guest-physical address that the guest's own tables give; None in one stage, or where they give none."""
+        return next((step.target for step in self.steps if step.row == 0), None)
 
     @property
     def references(self) -> int:
@@ -153,14 +160,26 @@ class Walk(msgspec.Struct, frozen=True):
     def ok(self) -> bool:
         return isinstance(self.outcome, Translated)
 
-    def rights_after(self, number: int, stage: Stage = Stage.ONE) -> Rights:
-        """The rights that the entries of ``stage`` up to step ``number`` (from 0) leave."""
-        every, some = -1, 0
+    def rights_after(self, number: int) -> Rights:
+        """The rights that the entries used so far leave, in the descent that step ``number`` (from 0) belongs to.
+
+        That is the whole walk in one stage, the guest's entries for a guest entry, and for a nested entry those read for
+        the same guest-physical address.
+        """
+        last = self.steps[number]
+        nested = last.stage is Stage.NESTED and self.second is not None
+        paging = self.second.paging if nested and self.second else self.paging
+        every, some, leaf = -1, 0, 0
         for step in self.steps[: number + 1]:
-            if step.stage is stage and step.value is not None and not step.rule.stops:
+            same = step.stage is last.stage and (not nested or step.row == last.row)
+            if same and step.value is not None and step.rule not in _NO_RIGHTS:
                 every &= step.value | step.level.neutral
                 some |= step.value
-        return combined(self.paging, every, some, 0)
+                leaf = step.value
+        return combined(paging, every, some, leaf)
+
+
+_NO_RIGHTS = (Rule.NOT_PRESENT, Rule.RESERVED, Rule.MISCONFIGURED, Rule.UNKNOWN)
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -175,10 +194,10 @@ class Leaf(msgspec.Struct, frozen=True):
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """A descent that ended early. ``every``: AND of the entries used, 0 where one was not present.
+    """A descent that ended early at the entry at physical ``address``. ``every``: AND of the entries used where the leaf
+    was reached, else 0; ``leaf``: that leaf. ``why``: the rule a misconfigured entry breaks.
 
-    ``nested`` is set where it was the second stage that stopped a guest walk; `target` is then the guest-physical
-    address it failed on.
+    ``nested``: the second stage stopped a guest's walk, for the guest-physical address ``target`` and the access ``check``.
     """
 
     reason: Reason
@@ -186,9 +205,11 @@ class Stop(msgspec.Struct, frozen=True):
     violations: tuple[Violation, ...] = ()
     reserved: int = 0
     address: int = 0
-    target: int = 0
-    nested: bool = False
     leaf: int = 0
+    why: str = ""
+    nested: bool = False
+    target: int = 0
+    check: Check | None = None
 
 
 class Through(Protocol):
@@ -197,8 +218,8 @@ class Through(Protocol):
     def entry(self, trail: "Trail", gpa: int, row: int) -> Leaf | Stop:
         """Where the guest's paging-structure entry at ``gpa`` lies in host memory, or why it cannot be read."""
 
-    def update(self, gpa: int, page: Leaf) -> Stop | None:
-        """Why an A/D flag cannot be written to the guest entry at ``gpa`` in the host's ``page``; None: it can."""
+    def update(self, page: Leaf) -> Stop | None:
+        """Why an A/D flag cannot be written to the guest entry that lies in the host's ``page``; None: it can."""
 
 
 class Trail:
@@ -279,7 +300,7 @@ def descend(
         for illegal in lv.page_illegal if is_leaf else lv.table_illegal:
             if value & illegal.mask == illegal.value:
                 steps.append(Step(stage, lv, index, at, value, Rule.MISCONFIGURED, row, target))
-                return Stop(Reason.MISCONFIGURED, address=at)
+                return Stop(Reason.MISCONFIGURED, address=at, why=illegal.why)
         reserved = value & (lv.page_reserved if is_leaf else lv.table_reserved)
         if reserved:
             steps.append(Step(stage, lv, index, at, value, Rule.RESERVED, row, target))
@@ -298,7 +319,7 @@ def descend(
             flags = lv.accessed & ~value
         if flags:
             if page is not None and through is not None:
-                refused = through.update(target or 0, page)
+                refused = through.update(page)
                 if refused is not None:
                     return refused
             if late_flags:
@@ -383,7 +404,7 @@ def check_address(paging: Paging, address: int, access: Access) -> tuple[General
 
 
 def pdpte_register(
-    trail: Trail, paging: Paging, linear: int, stage: Stage, memory: PhysicalMemory | None = None
+    trail: Trail, paging: Paging, linear: int, stage: Stage, memory: Words | None = None
 ) -> tuple[Stop | GeneralProtection | Unknown | None, int]:
     """The step through one of the four PDPTE registers: what stops it, if anything does, and the directory's address.
 
