@@ -9,6 +9,7 @@ import msgspec
 
 from engine import events as ev
 from engine.arch.faults import GeneralProtection, Unknown
+from engine.arch.memory import read
 from engine.arch.paging import Paging, bind
 from engine.arch.registers import Features, Registers, mov_cr0, mov_cr3, mov_cr4, wrmsr_efer
 from engine.arch.rights import Access, Kind
@@ -67,7 +68,7 @@ class State(msgspec.Struct, frozen=True):
 
 def start(configuration: Configuration) -> State:
     """The state before the first event: a processor at reset and memory of which nothing is known."""
-    return State(configuration.features, configuration.rules, SparseMemory.unknown())
+    return State(configuration.features, configuration.rules, SparseMemory())
 
 
 def apply(state: State, event: ev.Event, images: Images) -> State | Refusal:
@@ -93,7 +94,7 @@ def _open_image(state: State, event: ev.OpenImage, images: Images) -> State | Re
     if registers is None:
         return Refusal("This image holds no registers: give CR0, CR3, CR4 and EFER, so that its tables can be walked.")
     return msgspec.structs.replace(
-        state, memory=SparseMemory.over(image), image=image, cpu=None if event.registers else cpu, registers=registers
+        state, memory=SparseMemory(image), image=image, cpu=None if event.registers else cpu, registers=registers
     )
 
 
@@ -155,7 +156,7 @@ def _access(state: State, event: ev.AccessMemory, images: Images) -> State | Ref
             for physical, at, length in pieces:
                 memory = memory.write(physical, data[at : at + length])
         else:
-            parts = [memory.read(physical, length) for physical, _, length in pieces]
+            parts = [read(memory, physical, length) for physical, _, length in pieces]
             known = [part for part in parts if part is not None]
             loaded = int.from_bytes(b"".join(known), "little") if len(known) == len(parts) else None
     return msgspec.structs.replace(state, memory=memory, registers=registers, effect=Effect(walks=walks, loaded=loaded))

@@ -1,7 +1,7 @@
 """The open scenario and all that views share: step, what is walked, what is selected, undo.
 
-Views read it and ask it to change; it tells them by one signal what changed. It decides nothing about paging: every value
-comes from the engine.
+Views read it and ask it to change; it tells them by one signal what changed. It decides nothing about paging: every
+value comes from the engine.
 """
 
 from enum import Flag, auto

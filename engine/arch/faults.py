@@ -174,7 +174,7 @@ class NestedPageFault(msgspec.Struct, frozen=True):
 
 
 class EptViolation(msgspec.Struct, frozen=True):
-    """Exit reason 48. ``gpa``, ``gla``: the guest-physical and guest-linear byte addresses; ``gla`` None if not valid."""
+    """Exit reason 48. ``gpa``, ``gla``: guest-physical and guest-linear byte addresses (``gla``: None if not valid)."""
 
     qualification: int
     gpa: int

@@ -1,7 +1,7 @@
 """The two-dimensional walk: a guest's tables through a second stage.
 
-Each reference is one Step, in the order hardware makes them: for each guest level from the top the nested references that
-translate the address of the guest's entry, then that entry; at last those for the page itself. The walk is the one of
+Each reference is one Step, in the order hardware makes them: for each guest level from the top the nested references
+that translate the address of the guest's entry, then that entry; at last those for the page itself. The walk is that of
 `walk.descend`, twice. Sources: SDM vol. 3C, 29.3; AMD APM vol. 2, 15.25.
 """
 
@@ -100,7 +100,7 @@ class _GuestPhysical:
 def walk_nested(
     memory: PhysicalMemory, guest: Paging, second: SecondStage, address: int, access: Access = READ
 ) -> Walk:
-    """Translate guest-linear ``address`` to a host-physical one: ``guest`` through ``second``, both read from ``memory``.
+    """Translate guest-linear ``address`` to host-physical: ``guest`` through ``second``, both read from ``memory``.
 
     ``guest`` is bound with ``pdptes_from_memory`` under NPT. Pure: apply `Walk.updates` for the flags of both stages.
     """
@@ -196,7 +196,7 @@ def _npf(stop: Stop, second: SecondStage, check: Check, final: bool, access: Acc
 def _qualification(stop: Stop, second: SecondStage, check: Check, linear: bool, page: Rights | None) -> int:
     """The exit qualification of an EPT violation (SDM vol. 3C, table 28-7).
 
-    Bits 5:3 and 6 are the AND over all entries used, 0 where an entry was missing (``stop.every`` is 0 then). A use of a
+    Bits 5:3 and 6 are the AND over all entries used, 0 where one was missing (``stop.every`` is 0 then). A use of a
     guest's entry that is a write counts as a read as well (table 28-7, note 1).
     """
     final = page is not None

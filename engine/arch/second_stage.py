@@ -1,7 +1,7 @@
 """The second stage of translation, NPT and EPT: what differs from one stage, as data.
 
-NPT is the paging of the *host*: nothing in the VMCB or in nCR3 says how many levels to walk, the pCPU's CR0, CR4 and EFER
-at VMRUN do (AMD APM vol. 2, 15.25). EPT carries its walk length in the EPTP (Intel SDM vol. 3C, 25.6.11 and 29.3).
+NPT is the paging of the *host*: nothing in the VMCB or in nCR3 says how many levels to walk, the pCPU's CR0, CR4 and
+EFER at VMRUN do (AMD APM vol. 2, 15.25). EPT carries its walk length in the EPTP (Intel SDM vol. 3C, 25.6.11 and 29.3).
 Either way the tables are walked by the same walker as everything else.
 """
 
@@ -59,14 +59,17 @@ class NptControls(msgspec.Struct, frozen=True, cache_hash=True):
     supervisor_shadow_stack: bool = False
 
 
+NO_CONTROLS = NptControls()
+
+
 @lru_cache(maxsize=1024)
 def npt(
-    host: Registers, features: Features, ncr3: int, rules: Rules = DEFAULT, controls: NptControls = NptControls()
+    host: Registers, features: Features, ncr3: int, rules: Rules = DEFAULT, controls: NptControls = NO_CONTROLS
 ) -> SecondStage | EntryFailure:
     """The nested paging of a VMRUN executed with registers ``host`` and root ``ncr3`` (APM vol. 2, 15.25.3 - 15.25.5).
 
-    Every nested access is a user access and an access to a guest's table is a write, so U/S must be 1 everywhere and R/W
-    on the guest's tables. Host WP, PGE, SMEP, SMAP and protection keys restrict nothing.
+    Every nested access is a user access and an access to a guest's table is a write, so U/S must be 1 everywhere, and
+    R/W on the guest's tables. Host WP, PGE, SMEP, SMAP and protection keys restrict nothing.
     """
     if not host.cr0 & CR0.PG:
         reason = "VMRUN with nested paging needs the host's paging on (CR0.PG = 1)"
@@ -119,6 +122,7 @@ _CAPABILITY_BITS = {
     "accessed_dirty": 21, "advanced_info": 22, "supervisor_shadow_stack": 23,
 }  # fmt: skip
 
+ALL_CAPABILITIES = EptCapabilities()
 EPT_R, EPT_W, EPT_X, EPT_XU, EPT_SSS = bit(0), bit(1), bit(2), bit(10), bit(60)
 EPT_NAMES = (
     (EPT_R, Violation.EPT_READ),
@@ -177,15 +181,15 @@ def decode_eptp(eptp: int, maxphyaddr: int, capabilities: EptCapabilities) -> li
 def ept(
     eptp: int,
     maxphyaddr: int,
-    capabilities: EptCapabilities = EptCapabilities(),
+    capabilities: EptCapabilities = ALL_CAPABILITIES,
     rules: Rules = DEFAULT,
     *,
     mode_based_execute: bool = False,
 ) -> SecondStage | EntryFailure:
     """The EPT that ``eptp`` names: its walk length is its own, whatever any CR4 says (SDM vol. 3C, 29.3.2).
 
-    With accessed and dirty flags a use of a guest's table is a write; without them it is a read, and only the update of a
-    guest's A or D flag needs W.
+    With accessed and dirty flags a use of a guest's table is a write; without them it is a read, and only the update
+    of a guest's A or D flag needs W.
     """
     bad = [f.bad for f in decode_eptp(eptp, maxphyaddr, capabilities) if f.bad]
     if bad:
@@ -229,7 +233,7 @@ def ept(
 
 @lru_cache(maxsize=4096)
 def final_check(second: SecondStage, access: Access, cpl: int, user_page: bool) -> Check:
-    """What the second stage must say for the access itself. ``user_page``: the guest maps it with U/S = 1 throughout."""
+    """What the second stage must say for the access itself. ``user_page``: the guest maps it with U/S = 1."""
     kind, user = access.kind, access.is_user(cpl)
     fetch, writes = kind is Kind.FETCH, kind.writes
     special = kind.is_shadow_stack and not user and second.supervisor_shadow_stack

@@ -161,10 +161,10 @@ class Walk(msgspec.Struct, frozen=True):
         return isinstance(self.outcome, Translated)
 
     def rights_after(self, number: int) -> Rights:
-        """The rights that the entries used so far leave, in the descent that step ``number`` (from 0) belongs to.
+        """The rights that the entries used so far leave, in the descent that step ``number`` (from 0) is part of.
 
-        That is the whole walk in one stage, the guest's entries for a guest entry, and for a nested entry those read for
-        the same guest-physical address.
+        That is the whole walk in one stage; for a guest entry the guest's entries, for a nested one those read for the
+        same guest-physical address.
         """
         last = self.steps[number]
         nested = last.stage is Stage.NESTED and self.second is not None
@@ -194,10 +194,11 @@ class Leaf(msgspec.Struct, frozen=True):
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """A descent that ended early at the entry at physical ``address``. ``every``: AND of the entries used where the leaf
-    was reached, else 0; ``leaf``: that leaf. ``why``: the rule a misconfigured entry breaks.
+    """A descent that ended early at the entry at physical ``address``.
 
-    ``nested``: the second stage stopped a guest's walk, for the guest-physical address ``target`` and the access ``check``.
+    ``every``: AND of the entries used where the leaf was reached, else 0; ``leaf``: that leaf. ``why``: the rule that a
+    misconfigured entry breaks. ``nested``: the second stage stopped a guest's walk, for guest-physical ``target`` and
+    an access that needed ``check``.
     """
 
     reason: Reason
