@@ -24,7 +24,7 @@ from engine.arch.memory import (
     FRAMES_END,
     Partial,
     PhysicalMemory,
-    word_of,
+    word_at,
 )
 from engine.memory.framemap import FrameMap
 from engine.memory.ranges import Range, coalesce, inside, outside, runs_of_ones
@@ -115,12 +115,7 @@ class SparseMemory:
         return held if isinstance(held, Partial) else None
 
     def word(self, address: int) -> int | None:
-        pfn = address >> FRAME_SHIFT
-        frame = self.frame(pfn)
-        if frame is None:
-            return word_of(self.partial(pfn), address & (FRAME_SIZE - 1))
-        word: int = frame[(address >> 3) & (FRAME_WORDS - 1)]
-        return word
+        return word_at(self, address)
 
     def gather(self, addresses: NDArray[uint64]) -> tuple[NDArray[uint64], NDArray[bool_]]:
         if not self._written and not self._mapped:

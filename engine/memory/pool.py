@@ -12,7 +12,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.arch.memory import ALL_KNOWN, FRAME_SHIFT, FRAME_WORDS, WORD_KNOWN, PhysicalMemory
+from engine.arch.memory import FRAME_SHIFT, FRAME_WORDS, PhysicalMemory
 
 Words = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
@@ -112,6 +112,6 @@ def _frame_arrays(memory: PhysicalMemory, pfn: int) -> tuple[Words, Mask]:
     part = memory.partial(pfn)
     if part is None:
         return np.zeros(FRAME_WORDS, np.uint64), np.zeros(FRAME_WORDS, np.bool_)
-    flags = np.frombuffer((part.known & ALL_KNOWN).to_bytes(FRAME_WORDS, "little"), np.uint8)
-    known = flags == WORD_KNOWN
+    flags = np.frombuffer(part.known.to_bytes(FRAME_WORDS, "little"), np.uint8)  # one byte a word, one bit a byte
+    known = flags == 0xFF
     return np.where(known, np.frombuffer(part.data, np.uint64), np.uint64(0)), known
