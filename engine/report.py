@@ -10,14 +10,20 @@ from typing import Any
 from engine.arch.addresses import grouped, size_name
 from engine.arch.bits import bit_names
 from engine.arch.faults import (
+    EPT_VIOLATION_BITS,
+    NPF_BITS,
     PF_BITS,
     CodeBit,
+    EptMisconfiguration,
+    EptViolation,
     GeneralProtection,
+    NestedPageFault,
     Outcome,
     PageFault,
     Rights,
     Translated,
     Unknown,
+    Violation,
     decode_code,
 )
 from engine.arch.formats import Decoded, Role
@@ -59,10 +65,8 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
                 "error_code": outcome.error_code,
                 "cr2": hex(outcome.cr2),
                 "decoded": _code_json(outcome.error_code, PF_BITS),
-                "reason": outcome.reason.value,
-                "violations": [violation.value for violation in outcome.violations],
+                **_reasons_json(outcome),
                 "reserved": hex(outcome.reserved),
-                "basis": str(outcome.basis),
             }
         case GeneralProtection():
             return {
@@ -75,6 +79,39 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
             }
         case Unknown():
             return {"kind": "unknown", "address": hex(outcome.address)}
+        case NestedPageFault():
+            return {
+                "kind": "nested page fault",
+                "exitinfo1": hex(outcome.exitinfo1),
+                "exitinfo2": hex(outcome.exitinfo2),
+                "decoded": _code_json(outcome.exitinfo1, NPF_BITS),
+                **_reasons_json(outcome),
+                "reserved": hex(outcome.reserved),
+            }
+        case EptViolation():
+            return {
+                "kind": "EPT violation",
+                "qualification": hex(outcome.qualification),
+                "gpa": hex(outcome.gpa),
+                "gla": _hex(outcome.gla),
+                "decoded": _code_json(outcome.qualification, EPT_VIOLATION_BITS),
+                **_reasons_json(outcome),
+            }
+        case EptMisconfiguration():
+            return {
+                "kind": "EPT misconfiguration",
+                "gpa": hex(outcome.gpa),
+                "why": outcome.why,
+                "basis": str(outcome.basis),
+            }
+
+
+def _reasons_json(outcome: PageFault | NestedPageFault | EptViolation) -> dict[str, Any]:
+    return {
+        "reason": outcome.reason.value,
+        "violations": [violation.value for violation in outcome.violations],
+        "basis": str(outcome.basis),
+    }
 
 
 def _access_json(walk: Walk) -> dict[str, Any]:
@@ -201,18 +238,30 @@ def outcome_text(outcome: Outcome) -> list[str]:
             page = f"{size_name(outcome.page_size)} page" if outcome.page_size else "no paging"
             return [f"-> {grouped(outcome.address)}   {page}   {_rights_text(outcome.rights)}"]
         case PageFault():
-            return [
-                f"#PF: {outcome.reason.value}, error code {outcome.error_code:#x}, CR2 {grouped(outcome.cr2)}",
-                *(f"   {violation.value}" for violation in outcome.violations),
-                *([f"   reserved bits that are set: {bit_names(outcome.reserved)}"] if outcome.reserved else []),
-                *_code_text(outcome.error_code, PF_BITS),
-            ]
+            title = f"#PF: {outcome.reason.value}, error code {outcome.error_code:#x}, CR2 {grouped(outcome.cr2)}"
+            reasons = [*_violations_text(outcome.violations), *_reserved_text(outcome.reserved)]
+            return [title, *reasons, *_code_text(outcome.error_code, PF_BITS)]
         case GeneralProtection():
             name = "#GP(0)" if outcome.vector == 13 else "#SS(0)"
             when = f" ({outcome.when})" if outcome.when else ""
             return [f"{name}{when}: {outcome.reason}"]
         case Unknown():
             return [f"unknown: the image does not hold the entry at {grouped(outcome.address)}"]
+        case NestedPageFault():
+            title = f"#NPF: {outcome.reason.value}, EXITINFO1 {outcome.exitinfo1:#x}, EXITINFO2 {outcome.exitinfo2:#x}"
+            reasons = [*_violations_text(outcome.violations), *_reserved_text(outcome.reserved)]
+            return [title, *reasons, *_code_text(outcome.exitinfo1, NPF_BITS)]
+        case EptViolation():
+            gla = "" if outcome.gla is None else f", GLA {grouped(outcome.gla)}"
+            where = f"qualification {outcome.qualification:#x}, GPA {grouped(outcome.gpa)}{gla}"
+            title = f"EPT violation: {outcome.reason.value}, {where}"
+            return [
+                title,
+                *_violations_text(outcome.violations),
+                *_code_text(outcome.qualification, EPT_VIOLATION_BITS),
+            ]
+        case EptMisconfiguration():
+            return [f"EPT misconfiguration, GPA {grouped(outcome.gpa)}", f"   {outcome.why}"]
 
 
 def _question(walk: Walk) -> str:
@@ -257,6 +306,14 @@ def _columns(rows: list[tuple[str, ...]]) -> Iterable[str]:
 def _rights_text(rights: Rights) -> str:
     key = f"   key {rights.key}" if rights.key is not None else ""
     return f"rights {rights.letters()}{'   global' if rights.global_ else ''}{key}"
+
+
+def _violations_text(violations: tuple[Violation, ...]) -> list[str]:
+    return [f"   {violation.value}" for violation in violations]
+
+
+def _reserved_text(reserved: int) -> list[str]:
+    return [f"   reserved bits that are set: {bit_names(reserved)}"] if reserved else []
 
 
 def _code_text(code: int, table: tuple[CodeBit, ...]) -> Iterator[str]:
