@@ -1,0 +1,108 @@
+"""The rules of `walk`, for arrays of entries: what an entry is, what rights a walk leaves, whether they suffice.
+
+Made from the same bound levels and compiled checks. Everything is uint64: nothing signed is ever mixed in, for numpy
+would turn both into floats.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.arch.bits import U64
+from engine.arch.memory import PhysicalMemory
+from engine.arch.paging import Level, Paging
+from engine.arch.registers import CR4
+from engine.arch.rights import KEY_LO, US, XD, Check
+
+U = np.uint64
+Words = NDArray[np.uint64]
+Flags = NDArray[np.bool_]
+Small = NDArray[np.uint8]
+RightsColumn = NDArray[np.uint16]
+
+
+class Code(IntEnum):
+    """How a translation ended. The explaining walker tells the rest of such an address."""
+
+    OK = 0
+    NOT_PRESENT = 1
+    RESERVED = 2
+    RIGHTS = 3
+    KEY = 4
+    """Rights, and a protection key's among those that lack."""
+    UNKNOWN = 5
+    NON_CANONICAL = 6
+    LASS = 7
+    PDPTE_LOAD = 8
+    """#GP: a PDPTE that CR3 loads has reserved bits set."""
+    MISCONFIGURED = 9
+
+
+class Right:
+    """The bits of a column of rights; plain numbers, which arrays take. R, W and U stand where P, R/W and U/S do."""
+
+    R, W, U, X, G = 1, 2, 4, 8, 16
+    KEY_SHIFT = 8
+    """The protection key, where keys are on, is in bits 11:8."""
+    ALL = R | W | U | X
+    """Without paging."""
+
+
+def read_entries(memory: PhysicalMemory, level: Level, addresses: Words) -> tuple[Words, Flags]:
+    """The entries of ``level`` at byte ``addresses`` (0 where unknown), and a mask of the unknown ones."""
+    if level.entry_shift == 3:
+        return memory.gather(addresses)
+    words, unknown = memory.gather(addresses & U(U64 ^ 7))
+    return words >> ((addresses & U(4)) << U(3)) & U(0xFFFF_FFFF), unknown
+
+
+def classify(level: Level, values: Words, unknown: Flags, *, strict: bool = True) -> tuple[Small, Flags]:
+    """`Code` of each entry as far as it alone decides, and which are leaves. Not ``strict``: presence alone counts."""
+    code = np.zeros(len(values), np.uint8)
+    leaf = values & U(level.leaf) != 0
+    if strict:
+        code[values & np.where(leaf, U(level.page_reserved), U(level.table_reserved)) != 0] = Code.RESERVED
+        for rules, kind in ((level.page_illegal, leaf), (level.table_illegal, ~leaf)):
+            for rule in rules:
+                code[kind & (values & U(rule.mask) == rule.value)] = Code.MISCONFIGURED
+    code[values & U(level.present) == 0] = Code.NOT_PRESENT
+    code[unknown] = Code.UNKNOWN
+    return code, leaf
+
+
+def allowed(check: Check, every: Words, some: Words, tables: Words, leaf: Words) -> Small:
+    """`Check.allows` as codes: OK, RIGHTS or KEY. The arguments are those of `Check.allows`."""
+    good = every & U(check.need) == check.need
+    if check.deny_all:
+        good &= every & U(check.deny_all) == 0
+    if check.deny_any:
+        good &= some & U(check.deny_any) == 0
+    if check.shadow_stack:
+        good &= tables & U(check.table_need) == check.table_need
+        good &= leaf & U(check.leaf_need | check.leaf_deny) == check.leaf_need
+    code = np.where(good, np.uint8(Code.OK), np.uint8(Code.RIGHTS))
+    if check.keyed:
+        denied = np.where(every & U(US) != 0, U(check.denied_keys_user), U(check.denied_keys_supervisor))
+        code[denied >> (leaf >> U(KEY_LO) & U(0xF)) & U(1) != 0] = Code.KEY
+    return code
+
+
+def combined_rights(paging: Paging, every: Words, some: Words, leaf: Words) -> RightsColumn:
+    """`rights.combined` as `Right` bits."""
+    out = every & U(Right.R | Right.W | Right.U)
+    if paging.setting.nxe:
+        out |= (some & U(XD) ^ U(XD)) >> U(60)
+    else:
+        out |= U(Right.X)
+    if paging.registers.cr4 & CR4.PGE:
+        out |= leaf >> U(4) & U(Right.G)
+    if paging.mode.is_long and paging.setting.keys:
+        out |= leaf >> U(KEY_LO - Right.KEY_SHIFT) & U(0xF << Right.KEY_SHIFT)
+    return out.astype(np.uint16)
+
+
+def page_base(level: Level, values: Words) -> Words:
+    """The physical byte address of the page that each leaf of ``level`` maps."""
+    base = values & U(level.page_address)
+    return base | (values & U(level.high)) << U(level.high_shift) if level.high else base
