@@ -38,7 +38,7 @@ class Fill(msgspec.Struct, frozen=True):
 
 
 class Theme(msgspec.Struct, frozen=True, kw_only=True):
-    """The colours of one scheme. Text is legible (>= 4.5) on ``window``, ``panel`` and the grounds; ``faint`` is not."""
+    """The colours of one scheme. Text is legible (>= 4.5) on ``window``, ``panel`` and the grounds; ``faint`` not."""
 
     dark: bool
     window: QColor
