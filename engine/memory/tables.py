@@ -26,7 +26,7 @@ WRITE_BACK = 6
 
 
 class Range(msgspec.Struct, frozen=True, kw_only=True):
-    """``size`` bytes at virtual (or guest-physical) ``address`` that shall map to ``target``, in pages of ``page_size``.
+    """``size`` bytes at virtual (or guest-physical) ``address`` shall map to ``target``, in pages of ``page_size``.
 
     ``key``: protection key. ``memory_type``: of EPT leaves only. ``accessed``, ``dirty``: the flags set beforehand.
     """
@@ -47,7 +47,7 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
 
 def frames_from(first: int) -> Allocate:
     """An allocator that gives frame after frame from byte address ``first`` up."""
-    return map(lambda n: first + n * FRAME_SIZE, count()).__next__
+    return (first + n * FRAME_SIZE for n in count()).__next__
 
 
 def map_ranges(
@@ -60,8 +60,9 @@ def map_ranges(
 ) -> SparseMemory:
     """``memory`` with ``ranges`` mapped by the tables of format ``fmt`` under ``root`` (byte addresses).
 
-    Tables that are missing are allocated; those that exist are extended. Raises InputError with a sentence where a range
-    is not aligned to its page size, has a page size that the format lacks, lies outside its reach or maps what is mapped.
+    Tables that are missing are allocated; those that exist are extended. Raises InputError with a sentence where a
+    range is not aligned to its page size, has a page size that the format lacks, lies outside the format's reach or
+    maps what is mapped.
     """
     writer = _Writer(memory, fmt, allocate, place)
     for r in ranges:

@@ -79,10 +79,12 @@ def unpack(packed: BinaryIO, packing: Packing, inspect: Callable[[bytes], None],
                 inspect(piece)
             done += len(piece)
             if done > MAX_UNPACKED:
-                raise InputError(f"more than {MAX_UNPACKED >> 30} GiB come out of it; unpack it yourself first")
+                raise InputError(f"more than {MAX_UNPACKED >> 20:,} MiB come out of it; unpack it yourself first")
             _write(out, piece)
             if progress is not None:
                 progress(min(packed.tell(), size), size)
+        if not done:
+            raise InputError("nothing comes out of the packed file; copy it again")
         out.truncate(done)
     except (zlib.error, lzma.LZMAError) as error:
         out.close()
