@@ -1,0 +1,103 @@
+"""The command line: ``python -m engine walk | translate | map | cases``.
+
+A walk that faults is an answer: exit code 0. Bad input is exit code 2 and one sentence on standard error.
+"""
+
+import argparse
+import os
+import sys
+from typing import NoReturn
+
+from engine import commands
+from engine.arch.addresses import parse_address
+from engine.arch.registers import Vendor
+from engine.errors import InputError
+
+REGISTERS = ("cr0", "cr3", "cr4", "efer", "pkru", "pkrs", "rflags")
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message}; --help tells what can be given.")
+
+
+def hexadecimal(text: str) -> int:
+    try:
+        return parse_address(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
+
+
+def address_bits(text: str) -> int:
+    if not text.isdecimal() or not 32 <= int(text) <= 52:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is not a number of bits from 32 to 52")
+    return int(text)
+
+
+def cpu_number(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is not the number of a CPU")
+    return int(text)
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="python -m engine", allow_abbrev=False, description="x86 page tables of a memory image.")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: commands.Command, text: str, *parents: argparse.ArgumentParser) -> Parser:
+        added = subparsers.add_parser(name, help=text, description=text, parents=parents, allow_abbrev=False)
+        added.set_defaults(run=run)
+        return added
+
+    source = _source_options()
+    walk = command("walk", commands.walk, "Walk one address: every reference, the outcome, what is written.", source)
+    walk.add_argument("address", metavar="ADDRESS", type=hexadecimal, help="linear address in hex")
+    walk.add_argument("--access", choices=commands.ACCESS, default="r", help="read, write or fetch (default: r)")
+    walk.add_argument("--size", type=int, choices=(1, 2, 4, 8), default=1, help="bytes accessed (default: 1)")
+    walk.add_argument("--json", action="store_true", help="the walk as JSON; one line for each page that is touched")
+    command("translate", commands.translate, "Hex addresses on standard input, a line each, to JSON Lines.", source)
+    command("cases", commands.cases, "Cases as JSON Lines on standard input to their answers.")
+    return parser
+
+
+def _source_options() -> Parser:
+    options = Parser(add_help=False, allow_abbrev=False)
+    options.add_argument("source", metavar="SOURCE", help="memory image: ELF core (also gzip, xz) or raw memory")
+    options.add_argument("--cpu", type=cpu_number, metavar="N", help="CPU of the image, from 0 (default: 0)")
+    for name in REGISTERS:
+        options.add_argument(f"--{name}", type=hexadecimal, metavar="HEX", help="overrides the image's value")
+    options.add_argument("--ac", action="store_true", help="RFLAGS.AC = 1")
+    options.add_argument("--cpl", type=int, choices=range(4), help="privilege level (default: the image's)")
+    options.add_argument("--maxphyaddr", type=address_bits, default=52, metavar="BITS", help="32 to 52 (default: 52)")
+    vendors = [vendor.value for vendor in Vendor]
+    options.add_argument("--vendor", choices=vendors, default=Vendor.INTEL.value, help="default: intel")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    try:
+        options = build_parser().parse_args(arguments)
+        if sys.stdin is None or sys.stdout is None:
+            raise InputError("Standard input and standard output must be open.")
+        pipe = commands.Pipe(sys.stdin.buffer, sys.stdout.buffer, sys.stdout.encoding)
+        try:
+            options.run(options, pipe)
+        finally:
+            pipe.flush()
+    except BrokenPipeError:
+        # The reader has seen enough. Python would complain when it flushes the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"The results cannot be written: {error.strerror}.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
