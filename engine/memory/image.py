@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 CACHED = 2_048
 """Frames kept one by one (8 MiB); with the 56 MiB of a pool that is all an image keeps in memory."""
+CACHED_INCOMPLETE = 256
+"""Frames remembered not to be known wholly: one may be made of thousands of segments."""
 RUN = 256
 """Neighbouring frames that are read at a time, for a pool."""
 
@@ -49,6 +51,7 @@ class Image:
         self._file = file
         self._close = weakref.finalize(self, file.close)
         self._frames: dict[int, memoryview] = {}
+        self._incomplete: dict[int, Partial | None] = {}
         self._pool: FramePool | None = None
         self.size = os.fstat(file.fileno()).st_size
         self.format: Literal["ELF64 core", "ELF32 core", "raw"] = "raw"
@@ -70,6 +73,7 @@ class Image:
     def close(self) -> None:
         """Closes the file; what is read after that raises ValueError unless it is remembered."""
         self._close()
+        self._pool = None
 
     def __enter__(self) -> Image:
         return self
@@ -84,8 +88,13 @@ class Image:
         return found if found is not None else self._load(pfn)
 
     def _load(self, pfn: int) -> memoryview | None:
+        if pfn in self._incomplete:
+            return None
         data, known = self._read_frame(pfn)
         if known != ALL_KNOWN:
+            if len(self._incomplete) >= CACHED_INCOMPLETE:
+                self._incomplete.clear()
+            self._incomplete[pfn] = Partial(data, known) if known else None
             return None
         if len(self._frames) >= CACHED:
             self._frames.clear()
@@ -97,8 +106,7 @@ class Image:
         return word_at(self, address)
 
     def partial(self, pfn: int) -> Partial | None:
-        data, known = self._read_frame(pfn)
-        return Partial(data, known) if known not in (0, ALL_KNOWN) else None
+        return self._incomplete[pfn] if self.frame(pfn) is None else None
 
     def gather(self, addresses: NDArray[uint64]) -> tuple[NDArray[uint64], NDArray[bool_]]:
         if self._pool is None:
@@ -106,8 +114,8 @@ class Image:
 
             frames = sum(end - start for start, end, _ in self.segments) >> FRAME_SHIFT
             span = (self.segments[-1].end >> FRAME_SHIFT) + 1
-            self._pool = FramePool(self, self._runs, span=span, frames=frames)
-        return self._pool.gather(addresses)
+            self._pool = FramePool(span=span, frames=frames)
+        return self._pool.gather(self, addresses)
 
     def known(self) -> list[Range]:
         return coalesce((start, end) for start, end, _ in self.segments)
@@ -132,7 +140,7 @@ class Image:
                 known |= ((1 << len(data)) - 1) << (start - base)
         return bytes(frame), known
 
-    def _runs(self, pfns: list[int]) -> Iterator[tuple[int, memoryview]]:
+    def runs(self, pfns: list[int]) -> Iterator[tuple[int, memoryview]]:
         """Those of the sorted frames that lie wholly in one segment, neighbours read at one go."""
         first = 0
         while first < len(pfns):

@@ -11,9 +11,10 @@ A frame that is written back to what lies under it is no longer kept, so that eq
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from engine.arch.memory import (
     ADDRESS_END,
@@ -74,14 +75,23 @@ UNKNOWN = Uniform(None)
 class SparseMemory:
     """One version of a memory; ``write``, ``with_words`` and ``with_frames_of`` give the next. Never changes."""
 
-    __slots__ = ("_base", "_digest", "_frames", "_mapped", "_pools", "_written")
+    __slots__ = ("__weakref__", "_base", "_digest", "_frames", "_mapped", "_pools", "_written")
 
     def __init__(self, base: PhysicalMemory = UNKNOWN) -> None:
+        self._start(base, FrameMap(), FrameMap(), WeakKeyDictionary())
+
+    def _start(
+        self,
+        base: PhysicalMemory,
+        written: FrameMap[memoryview | Partial],
+        mapped: FrameMap[tuple[PhysicalMemory, int]],
+        pools: WeakKeyDictionary[SparseMemory, FramePool],
+    ) -> None:
         self._base = base
-        self._written: FrameMap[memoryview | Partial] = FrameMap()
-        self._mapped: FrameMap[tuple[PhysicalMemory, int]] = FrameMap()
+        self._written = written
+        self._mapped = mapped
+        self._pools = pools  # of all versions
         self._frames: dict[int, memoryview] = {}
-        self._pools: dict[SparseMemory, FramePool] = {}
         self._digest: int | None = None
 
     # --- reading
@@ -124,7 +134,7 @@ class SparseMemory:
         self._pools[self] = pool  # now the last in order
         for old in list(self._pools)[:-POOLS]:
             self._pools.pop(old, None)
-        return pool.gather(addresses)
+        return pool.gather(self, addresses)
 
     def _new_pool(self) -> FramePool:
         from engine.memory.pool import FramePool
@@ -133,9 +143,9 @@ class SparseMemory:
         below = [] if self._base is ZERO else list(self._base.known())
         span = max([*held, *(end >> FRAME_SHIFT for _, end in below)]) + 1
         frames = len(held) + sum(end - start for start, end in below) // FRAME_SIZE
-        return FramePool(self, self._runs, span=span, frames=frames)
+        return FramePool(span=span, frames=frames)
 
-    def _runs(self, pfns: Iterable[int]) -> Iterator[tuple[int, memoryview]]:
+    def runs(self, pfns: list[int]) -> Iterator[tuple[int, memoryview]]:
         for pfn in pfns:
             frame = self.frame(pfn)
             if frame is not None:
@@ -211,10 +221,8 @@ class SparseMemory:
     def _next(
         self, written: FrameMap[memoryview | Partial], mapped: FrameMap[tuple[PhysicalMemory, int]]
     ) -> SparseMemory:
-        version = SparseMemory(self._base)
-        version._written = written
-        version._mapped = mapped
-        version._pools = self._pools
+        version = SparseMemory.__new__(SparseMemory)
+        version._start(self._base, written, mapped, self._pools)
         return version
 
     # --- comparing versions

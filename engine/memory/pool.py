@@ -6,8 +6,9 @@ by two indexed reads: distance = table[address >> 12], word = pool[(address >> 3
 a frame that is not in the pool; no frame has it, because the pool's first frame starts at word 1.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from threading import Lock
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,6 @@ from engine.arch.memory import FRAME_SHIFT, FRAME_WORDS, PhysicalMemory
 
 Words = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
-Runs = Iterable[tuple[int, memoryview]]
-"""Wholly known frames: the number of the first, and the words of it and of those that follow."""
 
 FRAMES = 14_336
 """Frames a pool holds at most (56 MiB; the page tables of 28 GiB of 4-KiB pages)."""
@@ -28,44 +27,49 @@ DENSE_SPAN = 1 << 24
 cost nothing."""
 
 
-class FramePool:
-    """Answers ``gather`` for one memory whose contents do not change.
+class Source(PhysicalMemory, Protocol):
+    """A memory that can fill a pool."""
 
-    ``load`` gives the frames that it can give of a sorted list of frame numbers. ``span`` is one more than the
-    highest frame number worth a place in the table, ``frames`` how many frames the memory has: a table is kept
-    proportionate to it. Frames beyond the table are read one by one.
+    def runs(self, pfns: list[int]) -> Iterable[tuple[int, memoryview]]:
+        """Those of the sorted frames that it can give at one go: the number of the first of a run, and its words."""
+
+
+class FramePool:
+    """Answers ``gather`` for one memory, whose contents do not change; it is passed each time, for a reference to
+    it would be a cycle that keeps files open.
+
+    ``span`` is one more than the highest frame number worth a place in the table, ``frames`` how many frames the
+    memory has: a table is kept proportionate to it. Frames beyond the table are read one by one.
     """
 
-    def __init__(self, memory: PhysicalMemory, load: Callable[[list[int]], Runs], *, span: int, frames: int) -> None:
-        self._memory = memory
-        self._load = load
+    def __init__(self, *, span: int, frames: int) -> None:
         self._span = min(span, max(DENSE_SPAN, 4 * frames))
         self._distances = np.zeros(self._span + 1, np.int64)  # the last: every frame beyond the table
         self._words = np.empty(1 + FRAMES * FRAME_WORDS, np.uint64)
         self._used = 0
         self._lock = Lock()  # a window and its workers share an image
 
-    def gather(self, addresses: Words) -> tuple[Words, Mask]:
+    def gather(self, source: Source, addresses: Words) -> tuple[Words, Mask]:
         words = np.empty(addresses.size, np.uint64)
         unknown = np.zeros(addresses.size, np.bool_)
         with self._lock:
             for start in range(0, addresses.size, BLOCK):
                 part = slice(start, start + BLOCK)
-                self._gather_block(addresses[part], words[part], unknown[part])
+                self._gather_block(source, addresses[part], words[part], unknown[part])
         return words, unknown
 
-    def _gather_block(self, addresses: Words, words: Words, unknown: Mask) -> None:
+    def _gather_block(self, source: Source, addresses: Words, words: Words, unknown: Mask) -> None:
         distances = self._take(addresses, words)
         if distances.all():
             return
         frames = addresses >> np.uint64(FRAME_SHIFT)
         near = frames < self._span
-        if not self._keep(np.unique(frames[near & (distances == 0)])):
+        if not self._keep(source, np.unique(frames[near & (distances == 0)])):
             self._distances = np.zeros(self._span + 1, np.int64)
             self._used = 0
-            self._keep(np.unique(frames[near]))
+            self._keep(source, np.unique(frames[near]))
         distances = self._take(addresses, words)
-        fill(self._memory, addresses, np.flatnonzero(distances == 0), words, unknown)
+        fill(source, addresses, np.flatnonzero(distances == 0), words, unknown)
 
     def _take(self, addresses: Words, words: Words) -> NDArray[np.int64]:
         """Reads what the pool has into ``words``; the lanes whose distance is 0 are not valid."""
@@ -76,9 +80,9 @@ class FramePool:
         self._words.take(indexes, mode="clip", out=words)
         return distances
 
-    def _keep(self, missing: Words) -> bool:
+    def _keep(self, source: Source, missing: Words) -> bool:
         """Puts those of the frames that are wholly known into the pool; False where it has no room for them."""
-        for pfn, run in self._load(missing.tolist()):
+        for pfn, run in source.runs(missing.tolist()):
             count = len(run) // FRAME_WORDS
             if self._used + count > FRAMES:
                 return False
