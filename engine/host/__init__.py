@@ -1,0 +1,1 @@
+"""The host: its processors, its frames, its page tables."""

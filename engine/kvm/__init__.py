@@ -1,0 +1,1 @@
+"""KVM: what it captures, what it writes, how it answers faults."""
