@@ -126,8 +126,10 @@ def test_the_same_bytes_named_twice_are_no_conflict(make: Make) -> None:
     loads = [Load(0x1000, page(1) + page(2), vaddr=0x400000)]
     data = core(loads)
     at = data.index(page(1))
-    twice = [*loads, Load(0x2000, b"", vaddr=0x800000, offset=at + 56 + FRAME_SIZE, filesz=FRAME_SIZE)]
-    with open_image(make(core(twice))) as image:
+    at += 2 * 56  # there will be two headers more
+    upper = Load(0x2000, b"", vaddr=0x800000, offset=at + FRAME_SIZE, filesz=FRAME_SIZE)
+    inner = Load(0x1008, b"", vaddr=0xC00000, offset=at + 8, filesz=8)
+    with open_image(make(core([*loads, upper, inner]))) as image:
         assert image.known() == [(0x1000, 0x3000)]
         assert image.word(0x2000) == 0x0202020202020202
 
@@ -151,11 +153,12 @@ def test_words_are_where_gather_finds_them_in_frames_read_in_runs(make: Make, mo
     monkeypatch.setattr(pool, "FRAMES", 40)
     monkeypatch.setattr(pool, "BLOCK", 32)
     words = np.random.default_rng(5).integers(0, 2**64, 100 * 512, np.uint64)
-    gap = 60 * FRAME_SIZE
-    data = words.tobytes()
+    low, high = words[: 60 * 512].tobytes(), words[60 * 512 :].tobytes()
     lanes = np.random.default_rng(6).permutation(words.size).astype(np.uint64)
-    addresses = lanes * np.uint64(8) + np.where(lanes < 60 * 512, 0x10000, 0x80000).astype(np.uint64)
-    with open_image(make(core([Load(0x10000, data[:gap]), Load(0x80000 + gap, data[gap:])]))) as image:
+    addresses = lanes * np.uint64(8) + np.uint64(0x10000)
+    # Neighbours in memory, but not in the file.
+    loads = [Load(0x10000, low), Load(0x900000, page(0xEE) * 50), Load(0x10000 + len(low), high)]
+    with open_image(make(core(loads))) as image:
         for part in (slice(0, 300), slice(100, 2000), slice(0, 300)):
             values, unknown = image.gather(addresses[part])
             assert np.array_equal(values, words[lanes[part].astype(np.int64)])

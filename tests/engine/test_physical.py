@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -228,12 +229,16 @@ def test_all_of_a_thousand_versions_stay_readable() -> None:
 def test_a_pool_that_overflows_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "FRAMES", 8)
     monkeypatch.setattr(pool, "BLOCK", 8)
+    one_by_one = Mock(wraps=pool.fill)
+    monkeypatch.setattr(pool, "fill", one_by_one)
     memory = SparseMemory(ZERO).with_words({pfn * FRAME_SIZE + 8 * pfn: pfn + 1 for pfn in range(64)})
     order = np.random.default_rng(2).permutation(np.arange(64, dtype=np.uint64))
     for _ in range(3):
         values, unknown = memory.gather(order * np.uint64(FRAME_SIZE + 8))
         assert values.tolist() == (order + np.uint64(1)).tolist()
         assert not unknown.any()
+    assert one_by_one.call_args_list
+    assert all(lanes.size == 0 for _, _, lanes, _, _ in (call.args for call in one_by_one.call_args_list))
 
 
 def test_nothing_lies_beyond_52_bits() -> None:
