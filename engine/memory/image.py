@@ -51,7 +51,7 @@ class Image:
         self._file = file
         self._close = weakref.finalize(self, file.close)
         self._frames: dict[int, memoryview] = {}
-        self._incomplete: dict[int, Partial | None] = {}
+        self._incomplete: dict[int, Partial] = {}
         self._pool: FramePool | None = None
         self.size = os.fstat(file.fileno()).st_size
         self.format: Literal["ELF64 core", "ELF32 core", "raw"] = "raw"
@@ -85,28 +85,33 @@ class Image:
 
     def frame(self, pfn: int) -> memoryview | None:
         found = self._frames.get(pfn)
-        return found if found is not None else self._load(pfn)
+        if found is None:
+            looked = self._look(pfn)
+            return looked if isinstance(looked, memoryview) else None
+        return found
 
-    def _load(self, pfn: int) -> memoryview | None:
-        if pfn in self._incomplete:
-            return None
-        data, known = self._read_frame(pfn)
-        if known != ALL_KNOWN:
-            if len(self._incomplete) >= CACHED_INCOMPLETE:
-                self._incomplete.clear()
-            self._incomplete[pfn] = Partial(data, known) if known else None
-            return None
-        if len(self._frames) >= CACHED:
-            self._frames.clear()
-        frame = memoryview(data).cast("Q")
-        self._frames[pfn] = frame
-        return frame
+    def partial(self, pfn: int) -> Partial | None:
+        looked = self._look(pfn)
+        return looked if isinstance(looked, Partial) and looked.known else None
 
     def word(self, address: int) -> int | None:
         return word_at(self, address)
 
-    def partial(self, pfn: int) -> Partial | None:
-        return self._incomplete[pfn] if self.frame(pfn) is None else None
+    def _look(self, pfn: int) -> memoryview | Partial:
+        """What the file has of a frame: remembered, or read."""
+        found = self._frames.get(pfn) or self._incomplete.get(pfn)
+        if found is not None:
+            return found
+        data, known = self._read_frame(pfn)
+        if known == ALL_KNOWN:
+            if len(self._frames) >= CACHED:
+                self._frames.clear()
+            frame = self._frames[pfn] = memoryview(data).cast("Q")
+            return frame
+        if len(self._incomplete) >= CACHED_INCOMPLETE:
+            self._incomplete.clear()
+        part = self._incomplete[pfn] = Partial(data, known)
+        return part
 
     def gather(self, addresses: NDArray[uint64]) -> tuple[NDArray[uint64], NDArray[bool_]]:
         if self._pool is None:
@@ -128,6 +133,8 @@ class Image:
         at = bisect_right(self._starts, base) - 1
         if at >= 0 and self.segments[at].end >= base + FRAME_SIZE:
             data = self._pread(self.segments[at].offset + base - self.segments[at].start, FRAME_SIZE)
+            if len(data) == FRAME_SIZE:
+                return data, ALL_KNOWN
             return data.ljust(FRAME_SIZE, b"\0"), (1 << len(data)) - 1
         frame, known = bytearray(FRAME_SIZE), 0
         for segment in self.segments[max(at, 0) :]:
