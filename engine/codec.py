@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def _hex_fields() -> frozenset[str]:
-    names = {f for f in Registers.__struct_fields__ if f not in ("cpl", "cs_l")}
+    names = {f for f in Registers.__struct_fields__ if f not in ("cpl", "cs_l")} | {"at"}
     for event in get_args(events.Event):
         names |= {name for name, kind in event.__annotations__.items() if kind is events.U64}
     return frozenset(names)
@@ -50,10 +50,10 @@ def _from_hex(value: Any, name: str = "", depth: int = 0) -> Any:
         return {key: _from_hex(item, key, depth + 1) for key, item in value.items()}
     if isinstance(value, list):
         return [_from_hex(item, name, depth + 1) for item in value]
-    if name in HEX_FIELDS and value is not None:
-        if not isinstance(value, str) or not value.startswith("0x") or len(value) > 18:
-            raise ValueError(f'“{name}” must be a hex string of up to 16 digits, such as "0x1000"')
+    if name in HEX_FIELDS and isinstance(value, str) and value.startswith("0x") and len(value) <= 18:
         return int(value, 16)
+    if name in HEX_FIELDS and isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError(f"“{name}” must be a hex string, such as 0x1000, and is the number {value}")
     return value
 
 

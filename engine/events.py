@@ -11,6 +11,11 @@ import msgspec
 from engine.arch.bits import U64 as MAX
 from engine.arch.registers import Registers
 from engine.arch.rights import Kind
+from engine.host.machine import PcpuSetup, Root, Way
+from engine.kvm.kernels import LATEST
+from engine.kvm.memslots import Backing
+from engine.kvm.module import Parameters
+from engine.kvm.vm import GuestCpu
 
 U64 = Annotated[int, msgspec.Meta(ge=0, description="u64")]
 RegisterName = Literal["cr0", "cr2", "cr3", "cr4", "efer", "pkru", "pkrs", "rflags", "cpl", "pat"]
@@ -22,11 +27,11 @@ AccessSize = Literal[1, 2, 4, 8]
 class ImageRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A memory image by name: a path, or ``resource:NAME`` for one that comes with the program.
 
-    ``size`` (bytes, -1: not recorded) tells a changed file from the one that the scenario was made on.
+    ``size`` (bytes, None: not recorded) tells a changed file from the one that the scenario was made on.
     """
 
     path: str
-    size: int = -1
+    size: int | None = None
 
 
 class _Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
@@ -91,4 +96,163 @@ class Poke(_Event, frozen=True):
     size: EntrySize = 8
 
 
-Event = OpenImage | ChooseCpu | ChooseRoot | SetRegister | WriteRegister | AccessMemory | Poke
+# --- a host with KVM
+
+
+class BootHost(_Event, frozen=True):
+    """A host boots: 5-level where ``five_level`` and every pCPU has LA57. ``ram_size`` in bytes, from address 0."""
+
+    pcpus: tuple[PcpuSetup, ...] = (PcpuSetup(), PcpuSetup())
+    five_level: bool = False
+    ram_size: U64 = 4 << 30
+    seed: int = 1
+
+
+class LoadKvm(_Event, frozen=True):
+    """kvm_init runs on pCPU ``pcpu``. ``kernel``: a key of `kernels.KERNELS`."""
+
+    kernel: str = LATEST
+    parameters: Parameters = Parameters()
+    pcpu: int = 0
+
+
+class UnloadKvm(_Event, frozen=True):
+    """The module is removed; VMs must be gone."""
+
+
+class CreateVm(_Event, frozen=True):
+    """KVM_CREATE_VM. VMs are numbered from 0."""
+
+
+class DestroyVm(_Event, frozen=True):
+    vm: int = 0
+
+
+class CreateVcpu(_Event, frozen=True):
+    """KVM_CREATE_VCPU with KVM_SET_CPUID2, on pCPU ``pcpu``, at reset. vCPUs are numbered from 0."""
+
+    vm: int = 0
+    cpuid: GuestCpu = GuestCpu()
+    pcpu: int = 0
+
+
+class SetMemslot(_Event, frozen=True):
+    """KVM_SET_USER_MEMORY_REGION: ``size`` bytes of memory at guest-physical ``gpa``, backed as ``backing`` says.
+
+    ``image``: the memory holds that image's content, GPA for physical address.
+    """
+
+    vm: int = 0
+    gpa: U64 = 0
+    size: U64 = 64 << 20
+    backing: Backing = Backing()
+    read_only: bool = False
+    image: ImageRef | None = None
+
+
+class DeleteMemslot(_Event, frozen=True):
+    vm: int = 0
+    slot: int = 0
+
+
+class SetGuestRegisters(_Event, frozen=True):
+    """KVM_SET_SREGS: the VMM sets all registers of a vCPU."""
+
+    registers: Registers
+    vm: int = 0
+    vcpu: int = 0
+
+
+class MapGuestPages(_Event, frozen=True):
+    """The VMM writes guest page tables of format ``mode`` under ``root`` (GPA), as a loader does: through memslots and
+    HVA, with no nested fault. New tables come from ``tables`` (GPA) upwards. ``size`` and ``page_size`` in bytes."""
+
+    root: U64
+    tables: U64
+    address: U64
+    target: U64
+    size: U64
+    page_size: U64 = 4096
+    mode: Literal["32-bit", "PAE", "4-level", "5-level"] = "4-level"
+    write: bool = True
+    user: bool = True
+    execute: bool = True
+    key: int = 0
+    vm: int = 0
+
+
+class FillGuestPages(_Event, frozen=True):
+    """The VMM writes ``words`` (64 bits each) at guest-physical ``gpa``, and again after them, for ``size`` bytes."""
+
+    gpa: U64
+    words: tuple[U64, ...]
+    size: U64 = 0
+    vm: int = 0
+
+
+class GuestAccess(_Event, frozen=True):
+    """A vCPU accesses guest-virtual ``address`` through hardware: walks, exits and KVM's answers until it is done, or
+    for ever. A store stores ``value``; ``size`` in bytes."""
+
+    address: U64
+    kind: Kind = Kind.READ
+    size: AccessSize = 8
+    value: U64 = 0
+    vm: int = 0
+    vcpu: int = 0
+
+
+class MoveVcpu(_Event, frozen=True):
+    """The scheduler moves a vCPU to another pCPU."""
+
+    pcpu: int
+    vm: int = 0
+    vcpu: int = 0
+
+
+class ChangeMode(_Event, frozen=True):
+    """CR4.LA57 of a pCPU changes, in one of the ways there are; ``root``: what it loads afterwards."""
+
+    pcpu: int
+    la57: bool
+    way: Way = Way.TRAMPOLINE
+    root: Root = Root.REBUILT
+
+
+class ZapGuest(_Event, frozen=True):
+    """KVM zaps its leaf SPTEs of ``size`` bytes of GPA (0: all); tables stay."""
+
+    gpa: U64 = 0
+    size: U64 = 0
+    vm: int = 0
+
+
+class HostMemory(_Event, frozen=True):
+    """The host moves or unmaps the page behind ``gpa``, or collapses 2 MiB into a huge page; mmu_notifier tells KVM."""
+
+    gpa: U64
+    action: Literal["move", "unmap", "collapse"] = "move"
+    vm: int = 0
+
+
+class DirtyLogging(_Event, frozen=True):
+    """Dirty logging of a slot goes on (its SPTEs lose W) or off."""
+
+    on: bool = True
+    vm: int = 0
+    slot: int = 0
+
+
+class FlushTlb(_Event, frozen=True):
+    """All TLBs of a VM's vCPUs are flushed. No translation cache is modelled, so nothing changes."""
+
+    vm: int = 0
+
+
+ImageEvent = OpenImage | ChooseCpu | ChooseRoot | SetRegister | WriteRegister | AccessMemory
+HostEvent = (
+    BootHost | LoadKvm | UnloadKvm | CreateVm | DestroyVm | CreateVcpu | SetMemslot | DeleteMemslot | SetGuestRegisters
+    | MapGuestPages | FillGuestPages | GuestAccess | MoveVcpu | ChangeMode | ZapGuest | HostMemory | DirtyLogging
+    | FlushTlb
+)  # fmt: skip
+Event = ImageEvent | Poke | HostEvent

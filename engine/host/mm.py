@@ -118,6 +118,15 @@ def clear_page(world: World, levels: int, root: int, hva: int) -> HostPage | Non
     return _page(lv, entry, hva & ~(_size(lv) - 1))
 
 
+def drop_table(world: World, levels: int, root: int, hva: int) -> None:
+    """Take out the (empty) page table that maps the 2 MiB around ``hva``, if there is one, and give it back."""
+    for lv, at, entry in path_to(world.memory, levels, root, hva):
+        if lv.level == 2 and entry & P and not entry & PS:
+            assert lv.table is not None
+            world.write_word(at, 0)
+            world.free(entry & lv.table.address)
+
+
 def pages(memory: SparseMemory, levels: int, root: int) -> Iterator[HostPage]:
     """Every page that the tables under ``root`` map, in order of address."""
 

@@ -75,9 +75,9 @@ class FaultPath:
             except InputError as refused:
                 self._did("hva_to_pfn()", f"no frame: {refused}")
                 ret = "-ENOMEM"
-        statistic = {"FIXED": "pf_fixed", "EMULATE": "pf_emulate", "SPURIOUS": "pf_spurious"}.get(ret)
-        if statistic and error & RSVD == 0:
-            self._count(statistic)
+            statistic = {"FIXED": "pf_fixed", "EMULATE": "pf_emulate", "SPURIOUS": "pf_spurious"}.get(ret)
+            if statistic:
+                self._count(statistic)
         if ret == "EMULATE":
             self._count("mmio_exits")
             self._did(

@@ -1,0 +1,152 @@
+"""The state of everything at one step, and what an event did. States share memory frames (copy on write)."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from engine import events as ev
+from engine.arch.faults import EntryFailure, GeneralProtection, Unknown
+from engine.arch.paging import Paging, bind
+from engine.arch.registers import Features, Registers, Vendor
+from engine.arch.rules import DEFAULT, Rules
+from engine.arch.second_stage import SecondStage, ept, npt
+from engine.arch.walk import Update, Walk
+from engine.host.machine import Host
+from engine.kvm import mmu
+from engine.kvm.faults import Reaction
+from engine.kvm.module import Module
+from engine.kvm.vm import Vcpu, Vm
+from engine.memory.image import Image
+from engine.memory.physical import SparseMemory
+
+Images = Callable[[ev.ImageRef], Image]
+"""Gives the image that a reference names; raises InputError with a sentence where it cannot."""
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a scenario starts from: the features of an image's processor, and how open questions are settled."""
+
+    features: Features = Features()
+    rules: Rules = DEFAULT
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """The event cannot happen here; ``reason`` is one sentence. The state before it stays."""
+
+    reason: str
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """A VM exit on the way: the hardware's walk that ended in it, and how KVM answered."""
+
+    walk: Walk
+    reaction: Reaction
+
+
+class Livelock(msgspec.Struct, frozen=True):
+    """Proof that an access never ends.
+
+    After ``first`` exits the same exit came back ``period`` exits later, and no byte of memory and nothing of KVM's
+    state had changed but counters. ``growth``: those counters, a round; ``tracepoints``: what a trace of a round shows.
+    """
+
+    first: int
+    period: int
+    growth: dict[str, int]
+    tracepoints: tuple[str, ...]
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """What the last event did.
+
+    ``walks``: the walks of an access, one a page, or those a mode change caused. ``loaded``: what a load returned, None
+    if unknown. ``fault``: the #GP that a register write raised, or why a VM entry failed. ``exits``: those of a guest's
+    access, in order. ``mmio``: a device of the VMM got the access. ``notes``: sentences for the timeline. ``assumed``:
+    named assumptions that decided what happened.
+    """
+
+    walks: tuple[Walk, ...] = ()
+    fault: GeneralProtection | Unknown | EntryFailure | None = None
+    loaded: int | None = None
+    exits: tuple[Exit, ...] = ()
+    livelock: Livelock | None = None
+    mmio: bool = False
+    notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+
+
+NOTHING = Effect()
+
+
+class State(msgspec.Struct, frozen=True):
+    """Everything at one step.
+
+    Either a memory image (``image``; ``cpu``: the CPU whose registers were taken, None if none was) or a ``host``, with
+    KVM (``module``) and its ``vms``. ``memory`` is physical memory, the host's where there is one.
+    """
+
+    features: Features
+    rules: Rules
+    memory: SparseMemory
+    registers: Registers = Registers()
+    image: Image | None = None
+    cpu: int | None = None
+    host: Host | None = None
+    module: Module | None = None
+    vms: tuple[Vm | None, ...] = ()
+    effect: Effect = NOTHING
+
+    @property
+    def paging(self) -> Paging:
+        """One-stage paging of the image's registers."""
+        return bind(self.registers, self.features, self.rules)
+
+    def vcpu(self, vm: int, vcpu: int) -> tuple[Vm, Vcpu] | Refusal:
+        """The VM and vCPU of these numbers, or a sentence that there is none."""
+        found = self.vm(vm)
+        if isinstance(found, Refusal):
+            return found
+        if not 0 <= vcpu < len(found.vcpus):
+            return Refusal(f"VM {vm} has no vCPU {vcpu}: it has {len(found.vcpus)}.")
+        return found, found.vcpus[vcpu]
+
+    def vm(self, vm: int) -> Vm | Refusal:
+        found = self.vms[vm] if 0 <= vm < len(self.vms) else None
+        return found or Refusal(f"There is no VM {vm}.")
+
+    def with_vm(self, vm: Vm) -> "State":
+        return msgspec.structs.replace(self, vms=tuple(vm if n == vm.index else v for n, v in enumerate(self.vms)))
+
+    def guest_paging(self, vcpu: Vcpu) -> Paging:
+        """The first stage of a vCPU: its own registers on the pCPU it is on."""
+        assert self.host is not None
+        features = vcpu.features(self.host.pcpus[vcpu.pcpu].features)
+        return bind(vcpu.registers, features, self.rules, pdptes_from_memory=self.host.vendor is Vendor.AMD)
+
+    def second_stage(self, vcpu: Vcpu) -> SecondStage | EntryFailure | None:
+        """The second stage as the hardware of the vCPU's pCPU walks it; None where the vCPU has no root yet.
+
+        AMD: in the mode the pCPU is in at VMRUN. Intel: as the EPTP says.
+        """
+        assert self.host is not None
+        assert self.module is not None
+        if vcpu.root is None:
+            return None
+        pcpu = self.host.pcpus[vcpu.pcpu]
+        _, value = mmu.root_register(self.module, vcpu.root)
+        if self.host.vendor is Vendor.AMD:
+            return npt(pcpu.registers, pcpu.features, value, self.rules)
+        assert pcpu.setup.ept is not None
+        return ept(value, pcpu.features.maxphyaddr, pcpu.setup.ept, self.rules)
+
+
+def start(configuration: Configuration) -> State:
+    """The state before the first event: a processor at reset and memory of which nothing is known."""
+    return State(configuration.features, configuration.rules, SparseMemory())
+
+
+def set_flags(memory: SparseMemory, updates: tuple[Update, ...]) -> SparseMemory:
+    """``memory`` with the accessed and dirty flags of a walk written."""
+    for update in updates:
+        memory = memory.write(update.address, update.new.to_bytes(update.size, "little"))
+    return memory
