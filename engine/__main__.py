@@ -8,12 +8,17 @@ import os
 import sys
 from typing import NoReturn
 
-from engine import commands
 from engine.arch.addresses import parse_address
 from engine.arch.registers import Vendor
+from engine.cli import commands
+from engine.cli.pipe import Pipe
+from engine.cli.source import HOST_OVERRIDES, REGISTERS
 from engine.errors import InputError
 
-REGISTERS = ("cr0", "cr3", "cr4", "efer", "pkru", "pkrs", "rflags")
+ROOTS = {
+    "npt": "nCR3: SOURCE is the memory of a host by AMD; the guest's registers are those given, none: no paging",
+    "eptp": "EPTP: the same with a host by Intel",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,7 +49,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="python -m engine", allow_abbrev=False, description="x86 page tables of a memory image.")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name: str, run: commands.Command, text: str, *parents: argparse.ArgumentParser) -> Parser:
+    def command(name: str, run: commands.Command, text: str, *parents: Parser) -> Parser:
         added = subparsers.add_parser(name, help=text, description=text, parents=parents, allow_abbrev=False)
         added.set_defaults(run=run)
         return added
@@ -54,8 +59,16 @@ def build_parser() -> Parser:
     walk.add_argument("address", metavar="ADDRESS", type=hexadecimal, help="linear address in hex")
     walk.add_argument("--access", choices=commands.ACCESS, default="r", help="read, write or fetch (default: r)")
     walk.add_argument("--size", type=int, choices=(1, 2, 4, 8), default=1, help="bytes accessed (default: 1)")
+    root = walk.add_mutually_exclusive_group()
+    for name, text in ROOTS.items():
+        root.add_argument(f"--{name}", type=hexadecimal, metavar="HEX", help=text)
+    for name in HOST_OVERRIDES:
+        text = "of the host at VMRUN (default: the image's)"
+        walk.add_argument(f"--host-{name}", type=hexadecimal, metavar="HEX", help=text)
     walk.add_argument("--json", action="store_true", help="the walk as JSON; one line for each page that is touched")
     command("translate", commands.translate, "Hex addresses on standard input, a line each, to JSON Lines.", source)
+    mappings = command("map", commands.map_, "Every mapping, coalesced, sorted by address.", source)
+    mappings.add_argument("--json", action="store_true", help="JSON Lines instead of a table")
     command("cases", commands.cases, "Cases as JSON Lines on standard input to their answers.")
     return parser
 
@@ -80,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = build_parser().parse_args(arguments)
         if sys.stdin is None or sys.stdout is None:
             raise InputError("Standard input and standard output must be open.")
-        pipe = commands.Pipe(sys.stdin.buffer, sys.stdout.buffer, sys.stdout.encoding)
+        pipe = Pipe(sys.stdin.buffer, sys.stdout.buffer, sys.stdout.encoding)
         try:
             options.run(options, pipe)
         finally:

@@ -4,7 +4,7 @@ In the JSON, addresses, entries and masks are hex strings with 0x; sizes, levels
 The text is a table of at most 100 columns, one line a reference, with the outcome decoded below it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from engine.arch.addresses import grouped, size_name
@@ -28,6 +28,7 @@ from engine.arch.faults import (
 )
 from engine.arch.formats import Decoded, Role
 from engine.arch.paging import Paging
+from engine.arch.second_stage import SecondStage
 from engine.arch.walk import Rule, Stage, Step, Update, Walk
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
@@ -40,12 +41,22 @@ def walk_json(walk: Walk) -> dict[str, Any]:
         "linear": hex(walk.linear),
         "access": _access_json(walk),
         "paging": _paging_json(walk.paging),
-        "steps": [_step_json(number, step) for number, step in enumerate(walk.steps, 1)],
+        "second": _second_json(walk.second) if walk.second else None,
+        "gpa": _hex(walk.gpa),
+        "steps": [_step_json(number, step) for number, step in numbered(walk)],
         "outcome": outcome_json(walk.outcome),
         "updates": [_update_json(update) for update in walk.updates],
         "references": walk.references,
         "cache_lines": walk.cache_lines,
     }
+
+
+def numbered(walk: Walk) -> Iterator[tuple[int | None, Step]]:
+    """The steps with their numbers among the memory references, from 1; a register's step has none."""
+    number = 0
+    for step in walk.steps:
+        number += step.address is not None
+        yield (number if step.address is not None else None), step
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
@@ -142,7 +153,11 @@ def _paging_json(paging: Paging) -> dict[str, Any]:
     }
 
 
-def _step_json(number: int, step: Step) -> dict[str, Any]:
+def _second_json(second: SecondStage) -> dict[str, Any]:
+    return {"kind": second.kind.value, "mode": second.paging.name, "root": hex(second.paging.root)}
+
+
+def _step_json(number: int | None, step: Step) -> dict[str, Any]:
     return {
         "number": number,
         "stage": step.stage.value,
@@ -214,21 +229,63 @@ VERDICTS = {
 }
 HEADINGS = ("#", "entry", "read at", "value", "flags", "verdict")
 SHORT = {"R/W": "RW", "U/S": "US", "key": "K", "memory type": "MT", "suppress #VE": "SVE"}
-UNTOLD = (Role.PRESENT, Role.SIZE, Role.ADDRESS, Role.IGNORED, Role.RESERVED)
+UNTOLD = (Role.SIZE, Role.ADDRESS, Role.IGNORED, Role.RESERVED)
 """Roles of fields that the other columns tell of, or that say nothing."""
+GUEST_COLUMN = 0
+"""Of the grid: no level of the second stage has this number."""
 PREFIX = {Stage.ONE: "", Stage.GUEST: "g", Stage.NESTED: "n"}
 
 
 def walk_text(walk: Walk) -> str:
     """``walk`` for a terminal: what was asked, a line a reference, the outcome, and what was written."""
-    lines = [_question(walk)]
-    if walk.steps:
-        lines += ["", *_columns([HEADINGS, *(_row(n, step) for n, step in enumerate(walk.steps, 1))])]
-    lines += ["", *outcome_text(walk.outcome)]
+    lines = [*_question(walk), ""]
+    if walk.second is not None:
+        lines += [*grid_text(walk), ""]
+    lines += [*_steps_text(walk), *outcome_text(walk.outcome)]
     lines += [f"   {field.why}" for step in walk.steps[-1:] for field in step.decoded() if field.why]
     lines += [_update_text(update) for update in walk.updates]
     references, lines_read = _count(walk.references, "reference"), _count(walk.cache_lines, "cache line")
     return "\n".join([*lines, f"{references} to {lines_read}"])
+
+
+def grid_text(walk: Walk) -> list[str]:
+    """A two-dimensional walk as a grid: a row a guest level, a column a nested one, in a cell reference and slot.
+
+    The reference at which the walk stopped is marked with an exclamation mark.
+    """
+    assert walk.second is not None
+    columns = [lv.level for lv in walk.second.paging.levels]
+    rows: dict[int, dict[int, str]] = {}
+    for number, step in numbered(walk):
+        mark = "!" if step.rule.stops else ""
+        at = f"{number:>2}" if number is not None else " –"
+        name = f" {_name(step)}" if step.stage is Stage.GUEST else f" [{step.index}]"
+        column = GUEST_COLUMN if step.stage is Stage.GUEST else step.level.level
+        rows.setdefault(step.row, {})[column] = f"{at}{name}{mark}"
+    names = {lv.level: f"g{lv.name}" for lv in walk.paging.levels}
+    headings = [f"n{lv.name}" for lv in walk.second.paging.levels]
+    cells = [("for", *headings, "guest entry")]
+    cells += [
+        (names.get(row, "page"), *(found.get(column, "") for column in [*columns, GUEST_COLUMN]))
+        for row, found in rows.items()
+    ]
+    return list(_columns(cells))
+
+
+def _steps_text(walk: Walk) -> Iterator[str]:
+    """The table of references; in two dimensions those for one guest-physical address under a line that names it."""
+    if not walk.steps:
+        return
+    lines = _columns([HEADINGS, *(_row(number, step) for number, step in numbered(walk))])
+    yield next(lines)
+    target = None
+    for line, step in zip(lines, walk.steps, strict=True):
+        if step.target != target and step.target is not None:
+            guest = next((lv for lv in walk.paging.levels if lv.level == step.row), None)
+            yield f"{f'g{guest.name} entry' if guest else 'page'} at GPA {grouped(step.target)}"
+        target = step.target
+        yield line
+    yield ""
 
 
 def outcome_text(outcome: Outcome) -> list[str]:
@@ -264,20 +321,27 @@ def outcome_text(outcome: Outcome) -> list[str]:
             return [f"EPT misconfiguration, GPA {grouped(outcome.gpa)}", f"   {outcome.why}"]
 
 
-def _question(walk: Walk) -> str:
-    access, paging = walk.access, walk.paging
+def _question(walk: Walk) -> Iterator[str]:
+    access, paging, second = walk.access, walk.paging, walk.second
     cpl = paging.registers.cpl
     who = "user" if access.is_user(cpl) else "supervisor"
-    what = f"{access.kind.value} of {_count(access.size, 'byte')} at {grouped(walk.address)}"
     masked = f" (walked: {grouped(walk.linear)})" if walk.linear != walk.address else ""
-    return f"{what}{masked}, {who}, CPL {cpl}; {paging.name}, root {grouped(paging.root)}"
+    yield f"{access.kind.value} of {_count(access.size, 'byte')} at {grouped(walk.address)}{masked}, {who}, CPL {cpl}"
+    root = f", root {grouped(paging.root)}" if paging.format else ""
+    yield f"{'guest: ' if second else ''}{paging.name}{root}"
+    if second is not None:
+        yield f"host: {second.name}, root {grouped(second.paging.root)}"
 
 
-def _row(number: int, step: Step) -> tuple[str, ...]:
+def _name(step: Step) -> str:
+    return f"{PREFIX[step.stage]}{step.level.name}[{step.index}]"
+
+
+def _row(number: int | None, step: Step) -> tuple[str, ...]:
     digits = 2 << step.level.entry_shift
     return (
-        str(number),
-        f"{PREFIX[step.stage]}{step.level.name}[{step.index}]",
+        "–" if number is None else str(number),
+        _name(step),
         "register" if step.address is None else grouped(step.address),
         "?" if step.value is None else grouped(step.value, digits),
         " ".join(_flags(step)),
@@ -290,13 +354,14 @@ def _flags(step: Step) -> Iterator[str]:
     if step.rule in (Rule.NOT_PRESENT, Rule.UNKNOWN):
         return
     for field in step.decoded():
-        hidden = field.role in UNTOLD or (field.role is Role.KEY and not step.level.setting.keys)
+        hidden = field.name == "P" or field.role in UNTOLD or (field.role is Role.KEY and not step.level.setting.keys)
         if field.value and not hidden:
             name = SHORT.get(field.name, field.name)
             yield name if field.hi == field.lo else f"{name}{field.value}"
 
 
-def _columns(rows: list[tuple[str, ...]]) -> Iterable[str]:
+def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    """Cells of equal width in each column, the first flush right."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for number, *cells in rows:
         padded = (cell.ljust(width) for cell, width in zip(cells, widths[1:], strict=True))

@@ -137,6 +137,21 @@ def load_pdptes(memory: Words, cr3: int, features: Features) -> tuple[int, int, 
     return values[0], values[1], values[2], values[3]
 
 
+def with_pdptes(registers: Registers, memory: Words) -> Registers:
+    """``registers`` as a running processor has them: under PAE paging with the PDPTE registers loaded, unless unknown.
+
+    What is in memory is taken unchecked, for the check was when CR3 was written. The bits that are reserved may have
+    been set since: QEMU takes bit 5 for an accessed flag and sets it in memory.
+    """
+    if registers.mode is not Mode.PAE or registers.pdptes is not None:
+        return registers
+    base = registers.cr3 & mask(31, 5)
+    first, second, third, fourth = (memory.word(address) for address in range(base, base + 32, 8))
+    if first is None or second is None or third is None or fourth is None:
+        return registers
+    return msgspec.structs.replace(registers, pdptes=(first, second, third, fourth))
+
+
 # --- legal changes: each row is (what the write may not do, does it?) with the registers before and after it
 
 Test = Callable[[Registers, Registers, Features], object]

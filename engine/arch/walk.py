@@ -6,6 +6,7 @@ walk itself changes nothing: it returns the A/D updates that hardware would make
 cache is modelled. Sources: SDM vol. 3A, 4.3 - 4.8; APM vol. 2, 5.3 - 5.6.
 """
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
@@ -369,15 +370,20 @@ def walk(memory: PhysicalMemory, paging: Paging, address: int, access: Access = 
 
 
 def walk_access(memory: PhysicalMemory, paging: Paging, address: int, access: Access = READ) -> tuple[Walk, ...]:
-    """The one or two walks of an access of ``access.size`` bytes: one that crosses a page is two.
+    """The one or two one-stage walks of an access, as `by_page` has them."""
+    return by_page(lambda part: walk(memory, paging, part, access), address, access.size)
+
+
+def by_page(one: Callable[[int], Walk], address: int, size: int) -> tuple[Walk, ...]:
+    """The walks of an access of ``size`` bytes, each by ``one``: an access that crosses a page is two walks.
 
     Both are checked before anything is stored; the second is missing where the first faults (SDM vol. 3A, 4.7).
     """
-    first = walk(memory, paging, address, access)
-    last = (address + access.size - 1) & U64
+    first = one(address)
+    last = (address + size - 1) & U64
     if not first.ok or last // FRAME_SIZE == address // FRAME_SIZE:
         return (first,)
-    return first, walk(memory, paging, last & ~(FRAME_SIZE - 1), access)
+    return first, one(last & ~(FRAME_SIZE - 1))
 
 
 def check_address(paging: Paging, address: int, access: Access) -> tuple[GeneralProtection | None, int]:
