@@ -11,7 +11,8 @@ import msgspec
 from engine.arch.bits import U64 as MAX
 from engine.arch.registers import Registers
 from engine.arch.rights import Kind
-from engine.host.machine import PcpuSetup, Root, Way
+from engine.host.machine import PcpuSetup
+from engine.host.modes import Root, Way
 from engine.kvm.kernels import LATEST
 from engine.kvm.memslots import Backing
 from engine.kvm.module import Parameters

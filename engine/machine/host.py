@@ -12,8 +12,9 @@ from engine.arch.registers import Vendor
 from engine.errors import InputError
 from engine.host import mm
 from engine.host.frames import Owner, Use
-from engine.host.machine import WAYS, Root, boot, cannot, change_mode
+from engine.host.machine import boot
 from engine.host.mm import HostPage, Placement
+from engine.host.modes import WAYS, Root, cannot, change_mode
 from engine.host.world import World
 from engine.kvm import mmu
 from engine.kvm.kernels import KERNELS
