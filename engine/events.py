@@ -76,6 +76,17 @@ class WriteRegister(_Event, frozen=True):
     value: U64
 
 
+class ChooseSecondStage(_Event, frozen=True):
+    """The image is host memory, and the registers are a guest's: a second stage translates their addresses further.
+
+    ``kind``: NPT with nCR3 ``value``, walked in the mode of the ``host`` registers; EPT with EPTP ``value``; or none.
+    """
+
+    kind: Literal["npt", "ept", "none"]
+    value: U64 = 0
+    host: Registers | None = None
+
+
 class AccessMemory(_Event, frozen=True):
     """The processor accesses memory: accessed and dirty flags are set, and a store stores ``value``.
 
@@ -250,7 +261,7 @@ class FlushTlb(_Event, frozen=True):
     vm: int = 0
 
 
-ImageEvent = OpenImage | ChooseCpu | ChooseRoot | SetRegister | WriteRegister | AccessMemory
+ImageEvent = OpenImage | ChooseCpu | ChooseRoot | SetRegister | WriteRegister | ChooseSecondStage | AccessMemory
 HostEvent = (
     BootHost | LoadKvm | UnloadKvm | CreateVm | DestroyVm | CreateVcpu | SetMemslot | DeleteMemslot | SetGuestRegisters
     | MapGuestPages | FillGuestPages | GuestAccess | MoveVcpu | ChangeMode | ZapGuest | HostMemory | DirtyLogging

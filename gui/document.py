@@ -11,11 +11,12 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QUndoCommand, QUndoStack
 
 from engine import events as ev
-from engine.arch.paging import Level, Paging, bind
+from engine.arch.paging import Level, Paging
 from engine.arch.rights import READ, Access
-from engine.arch.walk import Stage, Walk, walk
+from engine.arch.walk import Stage, Walk
 from engine.edits import Edit, Insert, Move, Remove, Replace
-from engine.machine import Images, State
+from engine.machine import Images, Refusal, State, apply
+from engine.machine.look import HERE, Place, Stages, look, stages
 from engine.scenario import Replay, Scenario
 
 
@@ -36,11 +37,15 @@ class Change(Flag):
 
 
 class Query(msgspec.Struct, frozen=True):
-    """What is walked: a look without side effects. ``cpl`` is the privilege asked about, whatever the registers say."""
+    """What is walked: a look without side effects. ``cpl`` is the privilege asked about, whatever the registers say.
+
+    ``place``: whose address it is (the image's processor, a vCPU, a pCPU of the host).
+    """
 
     address: int
     access: Access = READ
     cpl: int = 3
+    place: Place = HERE
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -68,7 +73,7 @@ class Document(QObject):
         self._replay = Replay(Scenario(), images)
         self._step = 0
         self._query: Query | None = None
-        self._walk: Walk | None = None
+        self._walk: Walk | Refusal | None = None
         self._reference: int | None = None
         self._selection: Selection | None = None
         self.undo_stack = QUndoStack(self)
@@ -112,8 +117,6 @@ class Document(QObject):
 
     def refusal(self, event: ev.Event) -> str | None:
         """Why ``event`` cannot happen next; None where it can."""
-        from engine.machine import Refusal, apply
-
         after = apply(self.state, event, self._images)
         return after.reason if isinstance(after, Refusal) else None
 
@@ -149,19 +152,37 @@ class Document(QObject):
         return self._query
 
     @property
+    def place(self) -> Place:
+        """Whose address the query is."""
+        return self._query.place if self._query else HERE
+
+    @property
+    def stages(self) -> Stages | Refusal:
+        """What translates the query's addresses in the current state, for its privilege; or why nothing does."""
+        return stages(self.state, self.place, self._query.cpl if self._query else None)
+
+    @property
     def paging(self) -> Paging:
-        """The paging of the current state, with the privilege of the query."""
-        state = self.state
-        registers = state.registers
-        if self._query is not None and self._query.cpl != registers.cpl:
-            registers = msgspec.structs.replace(registers, cpl=self._query.cpl)
-        return bind(registers, state.features, state.rules)
+        """The first stage of `stages`; of the image's registers where there are none."""
+        found = self.stages
+        return self.state.paging if isinstance(found, Refusal) else found.first
 
     @property
     def walk(self) -> Walk | None:
-        """The walk of the query in the current state; None before the first query."""
-        if self._walk is None and self._query is not None:
-            self._walk = walk(self.state.memory, self.paging, self._query.address, self._query.access)
+        """The walk of the query in the current state; None before the first query, or where it is refused."""
+        found = self._looked()
+        return None if isinstance(found, Refusal) else found
+
+    @property
+    def walk_refusal(self) -> str | None:
+        """Why the query cannot be walked here (one sentence); None where it can."""
+        found = self._looked()
+        return found.reason if isinstance(found, Refusal) else None
+
+    def _looked(self) -> Walk | Refusal | None:
+        query = self._query
+        if self._walk is None and query is not None:
+            self._walk = look(self.state, query.address, query.access, query.place, query.cpl)
         return self._walk
 
     def ask(self, query: Query) -> None:

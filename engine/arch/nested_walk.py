@@ -31,6 +31,7 @@ from engine.arch.walk import (
     Stop,
     Trail,
     Walk,
+    by_page,
     check_address,
     descend,
     flags_written,
@@ -112,6 +113,13 @@ def walk_nested(
     return Walk(
         address, linear, access, guest, tuple(trail.steps), outcome, flags_written(trail, guest, outcome), second
     )
+
+
+def walk_nested_access(
+    memory: PhysicalMemory, guest: Paging, second: SecondStage, address: int, access: Access = READ
+) -> tuple[Walk, ...]:
+    """The one or two walks of an access, as `walk.walk_access` has them, through two stages."""
+    return by_page(lambda part: walk_nested(memory, guest, second, part, access), address, access.size)
 
 
 def _translate(

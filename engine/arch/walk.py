@@ -392,7 +392,7 @@ def check_address(paging: Paging, address: int, access: Access) -> tuple[General
     SDM vol. 1, 3.3.7.1; vol. 3A, 4.4 (LAM) and 4.6.3 (LASS). Outside long mode an address has 32 bits.
     """
     if not paging.mode.is_long:
-        return None, address & 0xFFFF_FFFF
+        return None, address & ((1 << paging.width) - 1)
     vector = 12 if access.stack else 13
     linear = address
     if access.kind is not Kind.FETCH and not access.implicit:

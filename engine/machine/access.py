@@ -14,7 +14,7 @@ from engine.arch.faults import (
     NestedPageFault,
     PageFault,
 )
-from engine.arch.nested_walk import walk_nested
+from engine.arch.nested_walk import walk_nested_access
 from engine.arch.rights import Access
 from engine.arch.second_stage import SecondStage
 from engine.arch.walk import Walk
@@ -103,11 +103,7 @@ class _Run:
     def _walks(self, second: SecondStage) -> tuple[Walk, ...]:
         """The walk of the access, or two where it crosses a page; the second only if the first goes through."""
         guest = self._state.guest_paging(self._vcpu)
-        address, last = self._event.address, self._event.address + self._event.size - 1
-        first = walk_nested(self._state.memory, guest, second, address, self._access)
-        if not first.ok or last >> 12 == address >> 12:
-            return (first,)
-        return first, walk_nested(self._state.memory, guest, second, last & ~0xFFF, self._access)
+        return walk_nested_access(self._state.memory, guest, second, self._event.address, self._access)
 
     def _flags(self, walks: tuple[Walk, ...]) -> None:
         memory = self._state.memory

@@ -5,10 +5,12 @@ from collections.abc import Callable
 import msgspec
 
 from engine import events as ev
-from engine.arch.faults import PageFault, Translated
+from engine.arch.faults import EntryFailure, PageFault, Translated
 from engine.arch.memory import read
-from engine.arch.registers import Registers, mov_cr0, mov_cr3, mov_cr4, wrmsr_efer
+from engine.arch.nested_walk import walk_nested_access
+from engine.arch.registers import Registers, Vendor, mov_cr0, mov_cr3, mov_cr4, wrmsr_efer
 from engine.arch.rights import Access
+from engine.arch.second_stage import ept, npt
 from engine.arch.walk import Walk, walk_access
 from engine.errors import InputError
 from engine.machine.state import Effect, Images, Refusal, State, set_flags
@@ -68,9 +70,30 @@ def _write_register(state: State, event: ev.WriteRegister, images: Images) -> St
     return msgspec.structs.replace(state, effect=Effect(fault=changed))
 
 
+def _choose_second_stage(state: State, event: ev.ChooseSecondStage, images: Images) -> State | Refusal:
+    if event.kind == "none":
+        return msgspec.structs.replace(state, second=None)
+    if state.image is None:
+        return Refusal("A second stage is walked in an image of host memory: open one first.")
+    maxphyaddr = state.features.maxphyaddr
+    if event.kind == "ept":
+        second = ept(event.value, maxphyaddr, rules=state.rules)
+    elif event.host is None:
+        return Refusal("An NPT is walked in the host's mode: give the host's CR0, CR4 and EFER.")
+    else:
+        features = msgspec.structs.replace(state.features, vendor=Vendor.AMD)
+        second = npt(event.host, features, event.value, state.rules)
+    if isinstance(second, EntryFailure):
+        return Refusal(f"The guest cannot be entered: {second.reason}.")
+    return msgspec.structs.replace(state, second=second)
+
+
 def _access(state: State, event: ev.AccessMemory, images: Images) -> State | Refusal:
     access = Access(event.kind, event.size, implicit=event.implicit)
-    walks = walk_access(state.memory, state.paging, event.address, access)
+    if state.second is None:
+        walks = walk_access(state.memory, state.paging, event.address, access)
+    else:
+        walks = walk_nested_access(state.memory, state.paging, state.second, event.address, access)
     memory, loaded = perform(state.memory, walks, event.address, access, event.value)
     registers = state.registers
     fault = walks[-1].outcome
@@ -121,6 +144,7 @@ HANDLERS: dict[type, Callable[..., State | Refusal]] = {
     ev.ChooseRoot: _choose_root,
     ev.SetRegister: _set_register,
     ev.WriteRegister: _write_register,
+    ev.ChooseSecondStage: _choose_second_stage,
     ev.AccessMemory: _access,
     ev.Poke: _poke,
 }

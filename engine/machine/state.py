@@ -9,7 +9,7 @@ from engine.arch.faults import EntryFailure, GeneralProtection, Unknown
 from engine.arch.paging import Paging, bind
 from engine.arch.registers import Features, Registers, Vendor
 from engine.arch.rules import DEFAULT, Rules
-from engine.arch.second_stage import SecondStage, ept, npt
+from engine.arch.second_stage import Kind2, SecondStage, ept, npt
 from engine.arch.walk import Update, Walk
 from engine.host.machine import Host
 from engine.kvm import mmu
@@ -81,8 +81,9 @@ NOTHING = Effect()
 class State(msgspec.Struct, frozen=True):
     """Everything at one step.
 
-    Either a memory image (``image``; ``cpu``: the CPU whose registers were taken, None if none was) or a ``host``, with
-    KVM (``module``) and its ``vms``. ``memory`` is physical memory, the host's where there is one.
+    Either a memory image or a ``host``, with KVM (``module``) and its ``vms``. ``memory`` is physical memory, the
+    host's where there is one. ``cpu``: the CPU of the image whose registers were taken, None if none was; ``second``:
+    the second stage that was named for the image.
     """
 
     features: Features
@@ -91,6 +92,7 @@ class State(msgspec.Struct, frozen=True):
     registers: Registers = Registers()
     image: Image | None = None
     cpu: int | None = None
+    second: SecondStage | None = None
     host: Host | None = None
     module: Module | None = None
     vms: tuple[Vm | None, ...] = ()
@@ -98,8 +100,9 @@ class State(msgspec.Struct, frozen=True):
 
     @property
     def paging(self) -> Paging:
-        """One-stage paging of the image's registers."""
-        return bind(self.registers, self.features, self.rules)
+        """The first stage of the image's registers."""
+        in_memory = self.second is not None and self.second.kind is Kind2.NPT
+        return bind(self.registers, self.features, self.rules, pdptes_from_memory=in_memory)
 
     def vcpu(self, vm: int, vcpu: int) -> tuple[Vm, Vcpu] | Refusal:
         """The VM and vCPU of these numbers, or a sentence that there is none."""
@@ -122,6 +125,11 @@ class State(msgspec.Struct, frozen=True):
         assert self.host is not None
         features = vcpu.features(self.host.pcpus[vcpu.pcpu].features)
         return bind(vcpu.registers, features, self.rules, pdptes_from_memory=self.host.vendor is Vendor.AMD)
+
+    def host_paging(self, pcpu: int) -> Paging:
+        """The paging of a pCPU for the host's own addresses."""
+        assert self.host is not None
+        return bind(self.host.pcpus[pcpu].registers, self.host.pcpus[pcpu].features, self.rules)
 
     def second_stage(self, vcpu: Vcpu) -> SecondStage | EntryFailure | None:
         """The second stage as the hardware of the vCPU's pCPU walks it; None where the vCPU has no root yet.
