@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from engine import cases as case_schema
 from engine.arch.addresses import parse_address
-from engine.arch.nested_walk import walk_nested
+from engine.arch.nested_walk import walk_nested_access
 from engine.arch.rights import Access, Kind
-from engine.arch.walk import by_page, walk_access
+from engine.arch.walk import walk_access
 from engine.cli.listing import run_json, run_text, runs
 from engine.cli.pipe import Pipe
 from engine.cli.source import assumed, one_stage, two_stages
@@ -29,7 +29,7 @@ def walk(options: argparse.Namespace, pipe: Pipe) -> None:
             walks = walk_access(image, one_stage(options, image), options.address, access)
         else:
             guest, second = two_stages(options, image)
-            walks = by_page(lambda at: walk_nested(image, guest, second, at, access), options.address, access.size)
+            walks = walk_nested_access(image, guest, second, options.address, access)
         unsure = assumed(options, image)
         if options.json:
             for each in walks:
