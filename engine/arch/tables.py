@@ -25,9 +25,9 @@ def classify(level: Level, value: int | None) -> Rule:
     if not value & level.present:
         return Rule.NOT_PRESENT
     is_leaf = value & level.leaf
-    illegal = level.page_illegal if is_leaf else level.table_illegal
-    if any(value & rule.mask == rule.value for rule in illegal):
-        return Rule.MISCONFIGURED
+    for illegal in level.page_illegal if is_leaf else level.table_illegal:
+        if value & illegal.mask == illegal.value:
+            return Rule.MISCONFIGURED
     if value & (level.page_reserved if is_leaf else level.table_reserved):
         return Rule.RESERVED
     return Rule.PAGE if is_leaf else Rule.TABLE

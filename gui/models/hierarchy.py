@@ -1,0 +1,194 @@
+"""The tables that the hierarchy shows, as values: a tree a stage, opened along the walk and wherever the user asked.
+
+Tables are named by the slots that lead to them from the root, so shared and self-mapped tables are as many nodes as
+there are ways to them, and never more levels than the format has.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from engine.arch.addresses import sign_extend
+from engine.arch.memory import PhysicalMemory
+from engine.arch.paging import Level, Paging
+from engine.arch.registers import Mode
+from engine.arch.second_stage import SecondStage
+from engine.arch.tables import Run, classify, entries, runs
+from engine.arch.walk import Leaf, Rule, Stage, Step, Trail, Walk, descend
+
+Path = tuple[int, ...]
+"""Slots from the root down; () is the root table."""
+Opened = frozenset[tuple[Stage, Path]]
+
+Locate = Callable[[int], int | None]
+"""Where in the memory at hand the table lies that an entry names; None where no stage maps it."""
+
+
+class Node(msgspec.Struct, frozen=True):
+    """One table. ``address``: the physical byte address of its bytes, None where they cannot be reached.
+
+    ``name``: the address by which the entry above names it (guest-physical in a guest's tables). ``start``: the first
+    input address that it translates. ``walked``: the slot that the walk used; None off the walk. ``lit``: the lit
+    reference is this one or a later one. ``registers``: the slots are the PDPTE registers, not bytes at ``address``.
+    """
+
+    path: Path
+    level: Level
+    address: int | None
+    name: int
+    start: int
+    values: tuple[int | None, ...]
+    runs: tuple[Run, ...]
+    walked: int | None = None
+    lit: bool = False
+    registers: bool = False
+
+    def rule(self, slot: int) -> Rule:
+        return classify(self.level, self.values[slot])
+
+    def input_address(self, slot: int) -> int:
+        """The first input address that ``slot`` translates."""
+        return self.start + (slot << self.level.shift)
+
+    def occupied(self, slot: int, forward: bool) -> int | None:
+        """The next slot after (or before) ``slot`` that is anything but not present; None at the end."""
+        if forward:
+            starts = (max(run.first, slot + 1) for run in self.runs if run.last > slot and _shows(run))
+            return min(starts, default=None)
+        ends = (min(run.last, slot - 1) for run in self.runs if run.first < slot and _shows(run))
+        return max(ends, default=None)
+
+    @property
+    def present(self) -> int:
+        """Slots that are anything but not present."""
+        return sum(run.last - run.first + 1 for run in self.runs if _shows(run))
+
+
+class Tables:
+    """What the tables in ``memory`` hold, each read once."""
+
+    def __init__(self, memory: PhysicalMemory) -> None:
+        self.memory = memory
+        self._read: dict[tuple[Level, int], tuple[tuple[int | None, ...], tuple[Run, ...]]] = {}
+
+    def read(self, level: Level, address: int | None) -> tuple[tuple[int | None, ...], tuple[Run, ...]]:
+        """The entries by slot, and their runs; all unknown where there is no address."""
+        if address is None:
+            return (None,) * level.entries, (Run(0, level.entries - 1, Rule.UNKNOWN),)
+        key = level, address
+        if key not in self._read:
+            values = entries(self.memory, level, address)
+            self._read[key] = tuple(values), tuple(runs(level, values))
+        return self._read[key]
+
+
+def _shows(run: Run) -> bool:
+    return run.rule is not Rule.NOT_PRESENT
+
+
+class Tree(msgspec.Struct, frozen=True):
+    """One stage. ``nodes``: parents before children, children by slot. ``steps``: the walk's, from the root down.
+
+    ``target``: the guest-physical address that a nested stage translates.
+    """
+
+    stage: Stage
+    paging: Paging
+    nodes: tuple[Node, ...]
+    steps: tuple[Step, ...] = ()
+    target: int | None = None
+
+    @property
+    def walked(self) -> Path:
+        return tuple(step.index for step in self.steps)
+
+    def node(self, path: Path) -> Node | None:
+        return next((node for node in self.nodes if node.path == path), None)
+
+    def shown_address(self, address: int) -> int:
+        """An input address as it is written: sign-extended where linear addresses are 64 bits wide."""
+        linear_64 = self.paging.linear and self.paging.mode.is_long
+        return sign_extend(address, self.paging.width) if linear_64 else address
+
+
+def trees(tables: Tables, paging: Paging, walk: Walk | None, reference: int | None, opened: Opened) -> tuple[Tree, ...]:
+    """The stages, the outermost (the guest's) first. Empty where paging is off and there is no second stage.
+
+    ``reference``: the lit step of ``walk``. The nested stage shows the descent that this step belongs to.
+    """
+    second = walk.second if walk else None
+    steps = walk.steps if walk else ()
+    found = []
+    if paging.format is not None:
+        stage = Stage.GUEST if second else Stage.ONE
+        locate: Locate = _through(tables.memory, second) if second else _identity
+        own = [(number, step) for number, step in enumerate(steps) if step.stage is stage]
+        found.append(_tree(tables, paging, stage, own, reference, opened, locate))
+    if second and second.paging.format is not None:
+        row = steps[reference].row if reference is not None else 0
+        own = [(n, step) for n, step in enumerate(steps) if step.stage is Stage.NESTED and step.row == row]
+        found.append(_tree(tables, second.paging, Stage.NESTED, own, reference, opened, _identity))
+    return tuple(found)
+
+
+def _tree(
+    tables: Tables,
+    paging: Paging,
+    stage: Stage,
+    numbered: list[tuple[int, Step]],
+    reference: int | None,
+    opened: Opened,
+    locate: Locate,
+) -> Tree:
+    steps = tuple(step for _, step in numbered)
+    lit = sum(reference is None or number <= reference for number, _ in numbered)
+    walked = tuple(step.index for step in steps)
+    nodes: list[Node] = []
+    asked: dict[Path, set[int]] = {}
+    for at, (*above, slot) in opened:
+        if at is stage:
+            asked.setdefault(tuple(above), set()).add(slot)
+
+    def add(path: Path, name: int, start: int) -> None:
+        depth = len(path)
+        level = paging.levels[depth]
+        on_walk = walked[:depth] == path and depth < len(walked)
+        address = steps[depth].table if on_walk and steps[depth].table is not None else locate(name)
+        registers = _pdptes(paging) if depth == 0 else None
+        values, kinds = (registers, tuple(runs(level, list(registers)))) if registers else tables.read(level, address)
+        slot_used = walked[depth] if on_walk else None
+        in_light = on_walk and depth < lit
+        nodes.append(Node(path, level, address, name, start, values, kinds, slot_used, in_light, registers is not None))
+        if depth + 1 == len(paging.levels):
+            return
+        used = {walked[depth]} if on_walk and len(walked) > depth + 1 else set()
+        for slot in sorted(asked.get(path, set()) | used):
+            value = values[slot]
+            if value is not None and classify(level, value) is Rule.TABLE:
+                add((*path, slot), level.format.entry(False).base(value), start + (slot << level.shift))
+
+    add((), paging.root, 0)
+    return Tree(stage, paging, tuple(nodes), steps, steps[0].target if stage is Stage.NESTED and steps else None)
+
+
+def _pdptes(paging: Paging) -> tuple[int, int, int, int] | None:
+    """The four PDPTE registers, where the mode has them and they are loaded."""
+    if paging.mode is not Mode.PAE or paging.pdptes_from_memory:
+        return None
+    return paging.registers.pdptes
+
+
+def _identity(address: int) -> int | None:
+    return address
+
+
+def _through(memory: PhysicalMemory, second: SecondStage) -> Locate:
+    def locate(gpa: int) -> int | None:
+        if gpa >> second.reach:
+            return None
+        found = descend(
+            Trail(memory), second.paging.levels, second.paging.root, gpa, second.table, Stage.NESTED, 0, gpa
+        )
+        return found.address if isinstance(found, Leaf) else None
+
+    return locate
