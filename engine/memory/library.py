@@ -4,6 +4,7 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
+from typing import Protocol
 
 from engine.errors import InputError
 from engine.memory.image import Image, open_image
@@ -18,6 +19,15 @@ KEPT = 4
 _Key = tuple[str, int, int]
 
 
+class Named(Protocol):
+    """What names an image: `engine.events.ImageRef`."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def size(self) -> int | None: ...
+
+
 class Library:
     """Gives the image that a name stands for. May be asked from any thread."""
 
@@ -26,15 +36,19 @@ class Library:
         self._images: OrderedDict[_Key, Image] = OrderedDict()
         self._lock = Lock()
 
-    def load(self, path: str, size: int = -1, *, progress: Progress | None = None) -> Image:
+    def __call__(self, image: Named) -> Image:
+        """The image that ``image`` names, as `engine.machine.Images` asks for it."""
+        return self.load(image.path, image.size)
+
+    def load(self, path: str, size: int | None = None, *, progress: Progress | None = None) -> Image:
         """The image in the file ``path`` or, for ``resource:NAME``, in one that comes with the program.
 
-        ``size``: the file's bytes when it was named, -1 if not recorded. ``progress(done, total)`` is called while it
+        ``size``: the file's bytes when it was named, None if not recorded. ``progress(done, total)`` is called while it
         is unpacked. Raises InputError with one sentence where there is no such image, or it has changed.
         """
         file = self.file(path)
         key = self._key(file)
-        if key is not None and size not in (-1, key[1]):
+        if key is not None and size not in (None, key[1]):
             raise InputError(
                 f"{file.name}: this is not the file that the scenario was made on: it had {size:,} bytes, and has "
                 f"{key[1]:,} now; put the old one back."
@@ -61,10 +75,10 @@ class Library:
             raise InputError(f"“{name[:60]}” is not the name of an image that comes with the program.")
         return self._resources / name
 
-    def size(self, path: str) -> int:
-        """Bytes of the file ``path`` as it lies on the disk; -1 where there is none."""
+    def size(self, path: str) -> int | None:
+        """Bytes of the file ``path`` as it lies on the disk; None where there is none."""
         key = self._key(self.file(path))
-        return key[1] if key else -1
+        return key[1] if key else None
 
     @staticmethod
     def _key(file: Path) -> _Key | None:

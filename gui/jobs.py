@@ -1,0 +1,162 @@
+"""Long work: in a worker thread, with progress, cancel, and late results dropped. The only place that knows of threads.
+
+Work is a function of a `Report`. It calls the report now and then; where the user has cancelled, that call raises
+`Cancelled` and the work unwinds. What it returns comes back as a value, on the window's thread.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from PySide6.QtCore import QCoreApplication, QObject, Signal
+
+from engine.errors import InputError
+
+T = TypeVar("T")
+INTERVAL = 0.05
+"""Seconds between two reports of progress that are passed on."""
+WORKERS = 2
+
+
+class Cancelled(Exception):
+    """The user cancelled, or the result is no longer wanted."""
+
+
+class Job:
+    """Work under way. ``text`` tells the user what is done; ``fraction`` is 0.0 .. 1.0, None while it is not known."""
+
+    def __init__(self, text: str, key: str, done: Callable[[Any], None], failed: Callable[[str], None] | None) -> None:
+        self.text = text
+        self.key = key
+        self.done = done
+        self.failed = failed
+        self.fraction: float | None = None
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Report:
+    """Is called with what is done: a fraction, or bytes done and bytes in all."""
+
+    def __init__(self, job: Job, tell: Callable[[Job], None]) -> None:
+        self._job = job
+        self._tell = tell
+        self._next = 0.0
+
+    def __call__(self, done: float, total: float = 1.0) -> None:
+        if self._job.cancelled:
+            raise Cancelled
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + INTERVAL
+            self._job.fraction = min(1.0, done / total) if total else None
+            self._tell(self._job)
+
+
+class Jobs(QObject):
+    """Runs jobs and tells of them. All its methods and call-backs belong to the window's thread."""
+
+    changed = Signal()
+    """A job began, got on or ended: see `running`."""
+    crashed = Signal(object)
+    """A job raised an exception that is a fault of ours."""
+    _progressed = Signal(object)
+    _ended = Signal(object, object, object)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._pool = ThreadPoolExecutor(WORKERS, "walkscope")
+        self._running: list[Job] = []
+        # Emitted by workers: the receiver lives in the window's thread, so Qt queues them.
+        self._progressed.connect(self._on_progress)
+        self._ended.connect(self._on_end)
+
+    @property
+    def running(self) -> tuple[Job, ...]:
+        """The jobs whose results are still wanted, oldest first."""
+        return tuple(self._running)
+
+    def start(
+        self,
+        text: str,
+        work: Callable[[Report], T],
+        done: Callable[[T], None],
+        *,
+        key: str,
+        failed: Callable[[str], None] | None = None,
+    ) -> Job:
+        """Run ``work`` and give what it returns to ``done``; an `InputError`'s sentence goes to ``failed``.
+
+        A job takes the place of the one with the same ``key``: that is cancelled and its result dropped.
+        """
+        self.cancel(key)
+        job = Job(text, key, done, failed)
+        self._running.append(job)
+        self._pool.submit(self._run, job, work)
+        self.changed.emit()
+        return job
+
+    def cancel(self, key: str | None = None) -> None:
+        """Cancel the job with ``key`` (default: all); neither of its call-backs is called."""
+        stopped = [job for job in self._running if key is None or job.key == key]
+        for job in stopped:
+            job.cancel()
+            self._running.remove(job)
+        if stopped:
+            self.changed.emit()
+
+    def stop(self) -> None:
+        """Cancel everything and wait until the workers have ended; nothing can be started after that."""
+        self.cancel()
+        self._pool.shutdown(cancel_futures=True)
+
+    def _run(self, job: Job, work: Callable[[Report], Any]) -> None:
+        result: Any = None
+        error: Exception | None = None
+        try:
+            if not job.cancelled:
+                result = work(Report(job, self._progressed.emit))
+        except Exception as caught:
+            error = caught
+        self._ended.emit(job, result, error)
+
+    def _on_progress(self, job: Job) -> None:
+        if job in self._running:
+            self.changed.emit()
+
+    def _on_end(self, job: Job, result: Any, error: Exception | None) -> None:
+        if job not in self._running:
+            return
+        self._running.remove(job)
+        self.changed.emit()
+        if error is None:
+            job.done(result)
+        elif isinstance(error, InputError):
+            if job.failed is not None:
+                job.failed(str(error))
+        elif not isinstance(error, Cancelled):
+            self.crashed.emit(error)
+
+
+_runner: Jobs | None = None
+
+
+def runner() -> Jobs:
+    """The one runner of the application."""
+    global _runner
+    if _runner is None:
+        _runner = Jobs()
+        application = QCoreApplication.instance()
+        if application is not None:
+            application.aboutToQuit.connect(_end)
+    return _runner
+
+
+def _end() -> None:
+    global _runner
+    if _runner is not None:
+        _runner.stop()
+        _runner = None
