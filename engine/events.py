@@ -214,6 +214,14 @@ class GuestAccess(_Event, frozen=True):
     vcpu: int = 0
 
 
+class Populate(_Event, frozen=True):
+    """KVM_PRE_FAULT_MEMORY over a whole slot: every page gets its SPTE, as if a vCPU had read it."""
+
+    vm: int = 0
+    vcpu: int = 0
+    slot: int = 0
+
+
 class MoveVcpu(_Event, frozen=True):
     """The scheduler moves a vCPU to another pCPU."""
 
@@ -264,7 +272,7 @@ class FlushTlb(_Event, frozen=True):
 ImageEvent = OpenImage | ChooseCpu | ChooseRoot | SetRegister | WriteRegister | ChooseSecondStage | AccessMemory
 HostEvent = (
     BootHost | LoadKvm | UnloadKvm | CreateVm | DestroyVm | CreateVcpu | SetMemslot | DeleteMemslot | SetGuestRegisters
-    | MapGuestPages | FillGuestPages | GuestAccess | MoveVcpu | ChangeMode | ZapGuest | HostMemory | DirtyLogging
-    | FlushTlb
+    | MapGuestPages | FillGuestPages | GuestAccess | Populate | MoveVcpu | ChangeMode | ZapGuest | HostMemory
+    | DirtyLogging | FlushTlb
 )  # fmt: skip
 Event = ImageEvent | Poke | HostEvent

@@ -1,11 +1,14 @@
 """The host's frame allocator: who owns which frame, and which frame comes next, from a seed.
 
 The order of frames is a permutation of RAM that the seed picks, so a scenario always gets the same ones, spread out as
-on a machine that has been up for a while. Values never change; `take` and `give_back` return the next version.
+on a machine that has been up for a while. Values never change; what takes or gives back frames
+returns the next version.
 """
 
 from bisect import bisect_right
+from collections.abc import Container, Mapping
 from enum import Enum
+from functools import lru_cache
 from math import gcd
 
 import msgspec
@@ -40,6 +43,7 @@ class Region(msgspec.Struct, frozen=True):
     owner: Owner
 
 
+@lru_cache
 def _multiplier(seed: int, count: int) -> int:
     """A number coprime with ``count``, so that n -> n * it mod count visits every frame."""
     wanted = (seed * 0x9E37_79B9_7F4A_7C15 + 0x2545_F491_4F6C_DD1D) % count | 1
@@ -82,16 +86,22 @@ class Frames(msgspec.Struct, frozen=True):
     def is_free(self, pfn: int) -> bool:
         return self.is_ram(pfn) and self.taken.get(pfn) is None and self._region(pfn) is None
 
-    def take(self, owner: Owner) -> tuple["Frames", int]:
-        """A free frame for ``owner``: the next allocator, the frame number. Raises InputError where RAM is full."""
+    def next_free(self, cursor: int, pending: Container[int] = ()) -> tuple[int, int]:
+        """The next free frame in the seed's order from ``cursor`` on but for ``pending``; and the cursor after it.
+
+        Raises InputError where RAM is full.
+        """
         count = self.total
         step = _multiplier(self.seed, count)
-        for n in range(self.cursor, self.cursor + count):
+        for n in range(cursor, cursor + count):
             pfn = self._nth((n * step + self.seed) % count)
-            if self.is_free(pfn):
-                taken = self.taken.update({pfn: owner})
-                return msgspec.structs.replace(self, taken=taken, cursor=(n + 1) % count), pfn
+            if pfn not in pending and self.taken.get(pfn) is None and self._region(pfn) is None:
+                return pfn, (n + 1) % count
         raise InputError(f"The host's RAM is full: all {count} frames are in use. Give the host more RAM.")
+
+    def with_taken(self, owners: Mapping[int, Owner], cursor: int) -> "Frames":
+        """The allocator in which these frames have these owners and the search goes on at ``cursor``."""
+        return msgspec.structs.replace(self, taken=self.taken.update(owners), cursor=cursor)
 
     def take_block(self, frames: int, owner: Owner) -> tuple["Frames", int]:
         """``frames`` contiguous frames, aligned to their number: the next allocator, the first frame's number."""

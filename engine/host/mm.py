@@ -11,7 +11,7 @@ from enum import Enum
 import msgspec
 
 from engine.arch.addresses import FRAME_BITS, sign_extend
-from engine.arch.bits import bit
+from engine.arch.bits import bit, mask
 from engine.arch.formats import LEVEL4, LEVEL5, Format, LevelFormat
 from engine.host.frames import Owner, Use
 from engine.host.world import World
@@ -26,6 +26,7 @@ KERNEL_STACK = 0xFFFF_FFFF_8200_0000
 VMM_BASE = 0x7F00_0000_0000
 """Where the VMM's guest memory is mapped, slot after slot, each at a multiple of 1 GiB."""
 PS = bit(7)
+ADDRESS = mask(51, 12)
 P, RW, US, A, D, NX = bit(0), bit(1), bit(2), bit(5), bit(6), bit(63)
 
 
@@ -78,8 +79,7 @@ def _map(world: World, fmt: Format, root: int, ranges: list[Range]) -> None:
     """Map through the common builder; the frames it takes are cleared by it, so only their owner is recorded here."""
 
     def allocate() -> int:
-        world.frames, pfn = world.frames.take(Owner(Use.HOST_TABLE))
-        return pfn << FRAME_BITS
+        return world.take(Owner(Use.HOST_TABLE))
 
     world.memory = map_ranges(world.memory, fmt, root, ranges, allocate)
 

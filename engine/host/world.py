@@ -6,7 +6,7 @@ one `World` and changes it in place. Its final ``memory`` and ``frames`` go into
 
 from engine.arch.addresses import FRAME_BITS, FRAME_SIZE
 from engine.host.frames import Frames, Owner
-from engine.memory.physical import SparseMemory
+from engine.memory.physical import ZERO_FRAME, SparseMemory
 
 
 class World:
@@ -14,12 +14,31 @@ class World:
 
     def __init__(self, memory: SparseMemory, frames: Frames) -> None:
         self.memory = memory
-        self.frames = frames
+        self._frames = frames
+        self._taken: dict[int, Owner] = {}
+        self._cursor = frames.cursor
+
+    @property
+    def frames(self) -> Frames:
+        """The allocator's next version. Frames taken one by one go into it together, when it is asked for."""
+        if self._taken:
+            self._frames = self._frames.with_taken(self._taken, self._cursor)
+            self._taken = {}
+        return self._frames
+
+    @frames.setter
+    def frames(self, frames: Frames) -> None:
+        self._frames, self._taken, self._cursor = frames, {}, frames.cursor
+
+    def take(self, owner: Owner) -> int:
+        """The byte address of a free frame, which is now ``owner``'s; what it holds is not touched."""
+        pfn, self._cursor = self._frames.next_free(self._cursor, self._taken)
+        self._taken[pfn] = owner
+        return pfn << FRAME_BITS
 
     def allocate(self, owner: Owner) -> int:
         """The byte address of a fresh frame, all zero."""
-        self.frames, pfn = self.frames.take(owner)
-        address = pfn << FRAME_BITS
+        address = self.take(owner)
         self._clear(address, FRAME_SIZE)
         return address
 
@@ -43,8 +62,7 @@ class World:
 
     def _clear(self, address: int, size: int) -> None:
         """A frame that was in use before still holds what was in it; one that never was is zero already."""
-        zero = bytes(FRAME_SIZE)
         for at in range(address, address + size, FRAME_SIZE):
             frame = self.memory.frame(at >> FRAME_BITS)
-            if frame is None or frame.tobytes() != zero:
-                self.memory = self.memory.write(at, zero)
+            if frame is not ZERO_FRAME and (frame is None or any(frame)):
+                self.memory = self.memory.write(at, bytes(FRAME_SIZE))

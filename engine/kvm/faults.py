@@ -89,6 +89,10 @@ class FaultPath:
         resumes = ret in ("RETRY", "FIXED", "SPURIOUS", "CONTINUE")
         return Reaction(error, named, resumes, ret == "EMULATE", tuple(self._actions), basis)
 
+    def prefault(self, gpa: int) -> str:
+        """KVM_PRE_FAULT_MEMORY for one page, kvm_tdp_map_page(): as a read fault would map it; the RET_PF_* name."""
+        return self._tdp_page_fault(gpa, USER)
+
     # --- helpers
 
     def _did(self, function: str, did: str, tracepoint: str = "") -> None:

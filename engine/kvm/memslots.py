@@ -4,6 +4,7 @@ Memory of a slot is allocated when it is first touched, as mmap gives it: 4-KiB 
 aligned 2 MiB fits, or hugetlb pages. Sources: virt/kvm/kvm_main.c: gfn_to_hva(), hva_to_pfn(); mm/memory.c.
 """
 
+from collections.abc import Sequence
 from enum import Enum
 
 import msgspec
@@ -108,8 +109,7 @@ def fault_in(world: World, space: Space, vm: int, slot: Memslot, gpa: int) -> Ho
     size = _page_size(world, space, slot, hva)
     start = hva & ~(size - 1)
     hpa = _frames_for(world, vm, slot, start, size)
-    if slot.image is not None:
-        _show_image(world, slot, start, hpa, size)
+    show_image(world, slot, slot.to_gpa(start), range(hpa, hpa + size, FRAME_SIZE))
     page = HostPage(hva=start, hpa=hpa, size=size, write=True, user=True, execute=False)
     mm.map_page(world, space.levels, space.root, page)
     return page
@@ -140,9 +140,9 @@ def _frames_for(world: World, vm: int, slot: Memslot, hva: int, size: int) -> in
     return world.allocate_block(size, owner)
 
 
-def _show_image(world: World, slot: Memslot, hva: int, hpa: int, size: int) -> None:
-    assert slot.image is not None
-    first = slot.to_gpa(hva) >> FRAME_BITS
-    frames = {(hpa >> FRAME_BITS) + n: first + n for n in range(size >> FRAME_BITS)}
-    known = {to: frm for to, frm in frames.items() if slot.image.frame(frm) is not None}
-    world.memory = world.memory.with_frames_of(slot.image, known)
+def show_image(world: World, slot: Memslot, gpa: int, hpas: Sequence[int]) -> None:
+    """The frames at ``hpas`` (bytes) show those of the slot's image from ``gpa`` on, as far as it has them."""
+    image, gfn = slot.image, gpa >> FRAME_BITS
+    if image is not None:
+        known = {hpa >> FRAME_BITS: gfn + n for n, hpa in enumerate(hpas) if image.frame(gfn + n) is not None}
+        world.memory = world.memory.with_frames_of(image, known)

@@ -39,11 +39,10 @@ def guest_access(state: State, event: ev.GuestAccess, images: Images) -> State |
     pcpu = state.host.pcpus[vcpu.pcpu]
     if pcpu.lost or not pcpu.online:
         return Refusal(f"vCPU {vcpu.index} is on pCPU {pcpu.index}, which is {'lost' if pcpu.lost else 'offline'}.")
-    state = _loaded(state, vm, vcpu)
-    return _Run(state, event).run()
+    return _Run(loaded(state, vm, vcpu), event).run()
 
 
-def _loaded(state: State, vm: Vm, vcpu: Vcpu) -> State:
+def loaded(state: State, vm: Vm, vcpu: Vcpu) -> State:
     """The state in which the vCPU has an MMU root: kvm_mmu_load() before the first entry."""
     if vcpu.root is not None:
         return state

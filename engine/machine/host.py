@@ -20,8 +20,9 @@ from engine.kvm import mmu
 from engine.kvm.kernels import KERNELS
 from engine.kvm.memslots import Memslot, Space, check_slot, fault_in, find, hva_for
 from engine.kvm.module import Refused, kvm_init
+from engine.kvm.populate import populate
 from engine.kvm.vm import RESET, Vcpu, Vm
-from engine.machine.access import guest_access
+from engine.machine.access import guest_access, loaded
 from engine.machine.state import NOTHING, Effect, Images, Refusal, State
 from engine.memory.tables import Range, map_ranges
 
@@ -277,6 +278,25 @@ def _fill_guest(state: State, event: ev.FillGuestPages, images: Images) -> Resul
     return _after(state, world)
 
 
+def _populate(state: State, event: ev.Populate, images: Images) -> Result:
+    found = state.vcpu(event.vm, event.vcpu)
+    if isinstance(found, Refusal):
+        return found
+    state = loaded(state, *found)
+    chosen = _slot(state, event.vm, event.slot)
+    if isinstance(chosen, Refusal):
+        return chosen
+    assert state.module is not None
+    vm, slot = chosen
+    world = _world(state)
+    try:
+        done = populate(world, state.module, _space(state), vm, vm.vcpus[event.vcpu], slot)
+    except InputError as error:
+        return Refusal(str(error))
+    note = f"{done.faults} faults, {done.filled} further pages like them"
+    return _after(state, world, vm=done.vm.with_vcpu(done.vcpu), effect=_notes(note))
+
+
 def _move_vcpu(state: State, event: ev.MoveVcpu, images: Images) -> Result:
     found = state.vcpu(event.vm, event.vcpu)
     if isinstance(found, Refusal):
@@ -469,6 +489,7 @@ HANDLERS: dict[type, Handler] = {
     ev.MapGuestPages: _with("kvm", _map_guest),
     ev.FillGuestPages: _with("kvm", _fill_guest),
     ev.GuestAccess: _with("kvm", guest_access),
+    ev.Populate: _with("kvm", _populate),
     ev.MoveVcpu: _with("kvm", _move_vcpu),
     ev.ZapGuest: _with("kvm", _zap),
     ev.HostMemory: _with("kvm", _host_memory),
