@@ -15,7 +15,7 @@ from engine.arch.faults import (
     PageFault,
 )
 from engine.arch.nested_walk import walk_nested_access
-from engine.arch.rights import Access
+from engine.arch.rights import Access, Kind
 from engine.arch.second_stage import SecondStage
 from engine.arch.walk import Walk
 from engine.host.world import World
@@ -25,7 +25,7 @@ from engine.kvm.memslots import Space
 from engine.kvm.module import tdp_level
 from engine.kvm.vm import Counters, Vcpu, Vm
 from engine.machine.image import perform
-from engine.machine.state import Effect, Exit, Images, Livelock, Refusal, State, set_flags
+from engine.machine.state import Effect, Exit, Images, Livelock, Refusal, State, set_flags, unpaged
 
 _EXITS = (NestedPageFault, EptViolation, EptMisconfiguration)
 
@@ -40,6 +40,12 @@ def guest_access(state: State, event: ev.GuestAccess, images: Images) -> State |
     if pcpu.lost or not pcpu.online:
         return Refusal(f"vCPU {vcpu.index} is on pCPU {pcpu.index}, which is {'lost' if pcpu.lost else 'offline'}.")
     return _Run(loaded(state, vm, vcpu), event).run()
+
+
+def physical_access(state: State, vm: Vm, vcpu: Vcpu, gpa: int, kind: Kind) -> State:
+    """What an access to guest-physical ``gpa`` comes to, whatever the guest's own tables: one byte, by a user."""
+    event = ev.GuestAccess(address=gpa, kind=kind, size=1, vm=vm.index, vcpu=vcpu.index)
+    return _Run(loaded(state, vm, vcpu), event, physical=True).run()
 
 
 def loaded(state: State, vm: Vm, vcpu: Vcpu) -> State:
@@ -63,8 +69,9 @@ def _after(state: State, world: World, vm: Vm) -> State:
 class _Run:
     """One access under way."""
 
-    def __init__(self, state: State, event: ev.GuestAccess) -> None:
+    def __init__(self, state: State, event: ev.GuestAccess, *, physical: bool = False) -> None:
         self._state = state
+        self._physical = physical
         self._event = event
         self._access = Access(event.kind, event.size)
         self._exits: list[Exit] = []
@@ -102,6 +109,8 @@ class _Run:
     def _walks(self, second: SecondStage) -> tuple[Walk, ...]:
         """The walk of the access, or two where it crosses a page; the second only if the first goes through."""
         guest = self._state.guest_paging(self._vcpu)
+        if self._physical:
+            guest = unpaged(guest)
         return walk_nested_access(self._state.memory, guest, second, self._event.address, self._access)
 
     def _flags(self, walks: tuple[Walk, ...]) -> None:

@@ -3,14 +3,12 @@
 import msgspec
 
 from engine.arch.faults import EntryFailure
-from engine.arch.memory import ADDRESS_BITS
 from engine.arch.nested_walk import walk_nested
 from engine.arch.paging import Paging, bind
-from engine.arch.registers import CR0
 from engine.arch.rights import READ, Access
 from engine.arch.second_stage import SecondStage
 from engine.arch.walk import Walk, walk
-from engine.machine.state import Refusal, State
+from engine.machine.state import Refusal, State, unpaged
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -54,16 +52,10 @@ def stages(state: State, place: Place = HERE, cpl: int | None = None) -> Stages 
             return Refusal(f"vCPU {place.vcpu} has no nested tables before its first access: make one.")
     if isinstance(second, EntryFailure):
         return Refusal(f"The guest cannot be entered: {second.reason}.")
-    registers = first.registers
-    if cpl is not None:
-        registers = msgspec.structs.replace(registers, cpl=cpl)
-    physical = place.physical and second is not None
-    if physical:
-        registers = msgspec.structs.replace(registers, cr0=int(registers.cr0 & ~CR0.PG), cr4=0, efer=0)
-    if registers != first.registers:
+    if cpl is not None and cpl != first.registers.cpl:
+        registers = msgspec.structs.replace(first.registers, cpl=cpl)
         first = bind(registers, first.features, first.rules, pdptes_from_memory=first.pdptes_from_memory)
-    # A guest without paging has 32-bit addresses; a guest-physical one may be as wide as they come.
-    return Stages(msgspec.structs.replace(first, width=ADDRESS_BITS) if physical else first, second)
+    return Stages(unpaged(first) if place.physical and second is not None else first, second)
 
 
 def look(

@@ -6,8 +6,9 @@ import msgspec
 
 from engine import events as ev
 from engine.arch.faults import EntryFailure, GeneralProtection, Unknown
+from engine.arch.memory import ADDRESS_BITS
 from engine.arch.paging import Paging, bind
-from engine.arch.registers import Features, Registers, Vendor
+from engine.arch.registers import CR0, Features, Registers, Vendor
 from engine.arch.rules import DEFAULT, Rules
 from engine.arch.second_stage import Kind2, SecondStage, ept, npt
 from engine.arch.walk import Update, Walk
@@ -146,6 +147,14 @@ class State(msgspec.Struct, frozen=True):
             return npt(pcpu.registers, pcpu.features, value, self.rules)
         assert pcpu.setup.ept is not None
         return ept(value, pcpu.features.maxphyaddr, pcpu.setup.ept, self.rules)
+
+
+def unpaged(guest: Paging) -> Paging:
+    """``guest`` with its paging off, for guest-physical addresses: as wide as they come, where linear ones have 32 bits."""
+    r = guest.registers
+    off = msgspec.structs.replace(r, cr0=int(r.cr0 & ~CR0.PG), cr4=0, efer=0)
+    bound = bind(off, guest.features, guest.rules, pdptes_from_memory=guest.pdptes_from_memory)
+    return msgspec.structs.replace(bound, width=ADDRESS_BITS)
 
 
 def start(configuration: Configuration) -> State:
