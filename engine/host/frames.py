@@ -34,6 +34,18 @@ class Owner(msgspec.Struct, frozen=True):
     level: int = 0
     gfn: int = 0
 
+    @property
+    def packed(self) -> int:
+        """One word, so that a million owners are an array: use in bits 3:0, level 7:4, VM + 1 23:8, gfn 63:24."""
+        return USES.index(self.use) | self.level << 4 | (self.vm + 1) << 8 | self.gfn << 24
+
+    @classmethod
+    def unpacked(cls, word: int) -> "Owner":
+        return cls(USES[word & 0xF], (word >> 8 & 0xFFFF) - 1, word >> 4 & 0xF, word >> 24)
+
+
+USES = tuple(Use)
+
 
 class Region(msgspec.Struct, frozen=True):
     """Frames ``first`` .. ``end - 1``, owned alike; a guest page's gfn counts up from ``owner.gfn``."""
@@ -53,11 +65,11 @@ def _multiplier(seed: int, count: int) -> int:
 
 
 class Frames(msgspec.Struct, frozen=True):
-    """``ram``: the byte ranges (start, end) of RAM. ``taken``: frame number -> owner, beside ``regions`` (sorted)."""
+    """``ram``: the byte ranges (start, end) of RAM. ``taken``: frame number -> `Owner.packed`, beside ``regions`` (sorted)."""
 
     ram: tuple[tuple[int, int], ...]
     seed: int
-    taken: FrameMap[Owner] = FrameMap()
+    taken: FrameMap[int] = FrameMap()
     regions: tuple[Region, ...] = ()
     cursor: int = 0
 
@@ -70,7 +82,7 @@ class Frames(msgspec.Struct, frozen=True):
         """Who owns frame ``pfn``; None where nobody does."""
         found = self.taken.get(pfn)
         if found is not None:
-            return found
+            return Owner.unpacked(found)
         region = self._region(pfn)
         if region is None:
             return None
@@ -101,7 +113,8 @@ class Frames(msgspec.Struct, frozen=True):
 
     def with_taken(self, owners: Mapping[int, Owner], cursor: int) -> "Frames":
         """The allocator in which these frames have these owners and the search goes on at ``cursor``."""
-        return msgspec.structs.replace(self, taken=self.taken.update(owners), cursor=cursor)
+        packed = {pfn: owner.packed for pfn, owner in owners.items()}
+        return msgspec.structs.replace(self, taken=self.taken.update(packed), cursor=cursor)
 
     def take_block(self, frames: int, owner: Owner) -> tuple["Frames", int]:
         """``frames`` contiguous frames, aligned to their number: the next allocator, the first frame's number."""

@@ -150,7 +150,7 @@ class State(msgspec.Struct, frozen=True):
 
 
 def unpaged(guest: Paging) -> Paging:
-    """``guest`` with its paging off, for guest-physical addresses: as wide as they come, where linear ones have 32 bits."""
+    """``guest`` with its paging off, for guest-physical addresses: as wide as they come, not 32 bits."""
     r = guest.registers
     off = msgspec.structs.replace(r, cr0=int(r.cr0 & ~CR0.PG), cr4=0, efer=0)
     bound = bind(off, guest.features, guest.rules, pdptes_from_memory=guest.pdptes_from_memory)
