@@ -26,7 +26,7 @@ from engine.arch.arrays import (
 from engine.arch.bits import U64, bit, mask
 from engine.arch.faults import Reason, Unknown, pf_code
 from engine.arch.memory import PhysicalMemory
-from engine.arch.paging import Paging
+from engine.arch.paging import Level, Paging
 from engine.arch.registers import CR3_LAM_U48, CR3_LAM_U57, CR4, RFLAGS_AC, Mode, load_pdptes
 from engine.arch.rights import READ, Access, Check, Kind, compile_check
 
@@ -60,6 +60,17 @@ class Translations(msgspec.Struct, frozen=True):
     def block(self, start: int, stop: int) -> "Translations":
         """A view of some of the rows."""
         return Translations(*(getattr(self, name)[start:stop] for name in self.__struct_fields__))
+
+
+def empty(count: int) -> Translations:
+    """``count`` rows to fill."""
+    return Translations(
+        physical=np.zeros(count, np.uint64),
+        page_shift=np.zeros(count, np.uint8),
+        rights=np.zeros(count, np.uint16),
+        code=np.zeros(count, np.uint8),
+        level=np.zeros(count, np.uint8),
+    )
 
 
 _REASONS = {
@@ -100,13 +111,7 @@ def translate(
     """
     addresses = np.ascontiguousarray(addresses, np.uint64)
     count = len(addresses)
-    out = Translations(
-        physical=np.zeros(count, np.uint64),
-        page_shift=np.zeros(count, np.uint8),
-        rights=np.zeros(count, np.uint16),
-        code=np.zeros(count, np.uint8),
-        level=np.zeros(count, np.uint8),
-    )
+    out = empty(count)
     for start in range(0, count, BLOCK):
         stop = min(start + BLOCK, count)
         _walk_block(memory, paging, addresses[start:stop], access, out.block(start, stop))
@@ -132,13 +137,29 @@ def _walk_block(
         lanes, linear = lanes[through], linear[through]
         levels = levels[1:]
     check = compile_check(paging, access) if access is not None else PRESENCE
+    descend(memory, paging, levels, base, lanes, linear, check, out, strict=access is not None)
+
+
+def descend(
+    memory: PhysicalMemory,
+    paging: Paging,
+    levels: tuple[Level, ...],
+    base: Words,
+    lanes: NDArray[np.intp],
+    linear: Words,
+    check: Check,
+    out: Translations,
+    *,
+    strict: bool = True,
+) -> None:
+    """`walk.descend` for arrays: addresses ``linear`` down ``levels`` from the tables at ``base``, into rows ``lanes``."""
     every = np.full(len(lanes), U64, np.uint64)
     some = np.zeros(len(lanes), np.uint64)
     tables = every
     for lv in levels:
         at = base + ((linear >> U(lv.shift) & U(lv.index_mask)) << U(lv.entry_shift))
         value, unknown = read_entries(memory, lv, at)
-        code, leaf = classify(lv, value, unknown, strict=access is not None)
+        code, leaf = classify(lv, value, unknown, strict=strict)
         every = every & (value | U(lv.neutral & U64))
         some = some | value
         page = np.flatnonzero(leaf & (code == Code.OK))
@@ -163,7 +184,7 @@ PRESENCE = Check(need=0, names=())
 def check_addresses(paging: Paging, addresses: Words, access: Access | None, code: Small) -> Words:
     """The addresses that are walked, after LAM; ``code`` is set where `walk.check_address` refuses one."""
     if not paging.mode.is_long:
-        return addresses & U(0xFFFF_FFFF)
+        return addresses & U(mask(paging.width - 1, 0))
     data = access is not None and access.kind is not Kind.FETCH and not access.implicit
     linear = _unmask_lam(paging, addresses) if data else addresses
     size = access.size if access is not None else 1
