@@ -9,11 +9,11 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.arch.bits import U64
+from engine.arch.bits import U64, bit
 from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Level, Paging
 from engine.arch.registers import CR4
-from engine.arch.rights import KEY_LO, US, XD, Check
+from engine.arch.rights import KEY_LO, US, Check
 
 U = np.uint64
 Words = NDArray[np.uint64]
@@ -37,6 +37,10 @@ class Code(IntEnum):
     PDPTE_LOAD = 8
     """#GP: a PDPTE that CR3 loads has reserved bits set."""
     MISCONFIGURED = 9
+    REPEATED = 10
+    """Of a range: its tables have been enumerated at another address."""
+    LIMIT = 11
+    """Of a range: not enumerated, for there was too much before it."""
 
 
 class Right:
@@ -90,16 +94,24 @@ def allowed(check: Check, every: Words, some: Words, tables: Words, leaf: Words)
 
 def combined_rights(paging: Paging, every: Words, some: Words, leaf: Words) -> RightsColumn:
     """`rights.combined` as `Right` bits."""
-    out = every & U(Right.R | Right.W | Right.U)
-    if paging.setting.nxe:
-        out |= (some & U(XD) ^ U(XD)) >> U(60)
-    else:
-        out |= U(Right.X)
+    assert paging.format is not None
+    bits = paging.format.rights
+    out = np.zeros(len(every), np.uint64)
+    for right, given_by in ((Right.R, bits.read), (Right.W, bits.write), (Right.U, bits.user), (Right.X, bits.execute)):
+        out |= _moved(every, given_by, right) if given_by else U(right)
+    if paging.setting.nxe and bits.no_execute:
+        out &= ~_moved(some, bits.no_execute, Right.X)
     if paging.registers.cr4 & CR4.PGE:
-        out |= leaf >> U(4) & U(Right.G)
-    if paging.mode.is_long and paging.setting.keys:
+        out |= _moved(leaf, bit(8), Right.G)
+    if paging.setting.keys:
         out |= leaf >> U(KEY_LO - Right.KEY_SHIFT) & U(0xF << Right.KEY_SHIFT)
     return out.astype(np.uint16)
+
+
+def _moved(values: Words, source: int, target: int) -> Words:
+    """Bit ``source`` of ``values`` in the place of bit ``target``, alone."""
+    down = source.bit_length() - target.bit_length()
+    return (values & U(source)) >> U(down) if down >= 0 else (values & U(source)) << U(-down)
 
 
 def page_base(level: Level, values: Words) -> Words:

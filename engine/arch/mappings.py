@@ -1,0 +1,251 @@
+"""Every mapping of an address space: pages, and gaps with their reasons, as runs in arrays.
+
+The tables are read once each (`layers`); placing them at their virtual addresses is done here, a bounded number of rows
+at a time, in the order of addresses.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+
+from engine.arch.arrays import Code, Right, RightsColumn, Small, U, Words
+from engine.arch.bulk import Progress
+from engine.arch.layers import NO_ROWS, Index, Layer, Rows, joined, read_layers
+from engine.arch.memory import PhysicalMemory
+from engine.arch.paging import Paging
+
+BLOCK_ROWS = 1 << 18
+"""Rows placed and sorted at a time."""
+MOST_PLACED = 1 << 24
+"""With more rows than this, tables that are used more than once are placed once and then referred to."""
+
+
+class Gaps(msgspec.Struct, frozen=True):
+    """Ranges that no page maps although they are not simply absent. Columns; sorted by ``va``, all in bytes.
+
+    ``code`` tells why: the entry is `Code.UNKNOWN` or `Code.RESERVED` (``at``: its physical address), or its tables are
+    `Code.REPEATED` (``at``: the virtual address where the same ones have been enumerated) or beyond `Code.LIMIT`.
+    """
+
+    va: Words
+    size: Words
+    code: Small
+    at: Words
+    shift: Small
+
+    def __len__(self) -> int:
+        return len(self.va)
+
+
+class Mappings(msgspec.Struct, frozen=True):
+    """Runs of pages with contiguous addresses, one page size and one set of rights. Columns, sorted by ``va``.
+
+    ``va``, ``pa`` and ``size`` in bytes; ``page_shift``: log2 of the page's bytes, 0 without paging; ``rights``:
+    `Right` bits over all entries used, register modifiers aside.
+    """
+
+    va: Words
+    pa: Words
+    size: Words
+    page_shift: Small
+    rights: RightsColumn
+    gaps: Gaps
+
+    def __len__(self) -> int:
+        return len(self.va)
+
+    @property
+    def last(self) -> Words:
+        """The last byte of each run; the end of the highest would not fit."""
+        return self.va + (self.size - U(1))
+
+
+def mappings(memory: PhysicalMemory, paging: Paging, *, progress: Progress | None = None) -> Mappings:
+    """Every page of the address space of ``paging``, and every gap."""
+    return _columns(joined([NO_ROWS, *_rows(memory, paging, progress)]))
+
+
+def stream(memory: PhysicalMemory, paging: Paging, *, progress: Progress | None = None) -> Iterator[Mappings]:
+    """`mappings` in blocks, in the order of addresses."""
+    return map(_columns, _rows(memory, paging, progress))
+
+
+def nearest(found: Mappings, address: int) -> tuple[int | None, int | None]:
+    """The runs just below and just above ``address``, as row numbers; both are the run that holds it, if one does."""
+    above = int(np.searchsorted(found.va, U(address), side="right"))
+    if above and int(found.last[above - 1]) >= address:
+        return above - 1, above - 1
+    return above - 1 if above else None, above if above < len(found) else None
+
+
+def _columns(rows: Rows) -> Mappings:
+    page = rows.code == Code.OK
+    pages, gaps = rows.take(page), rows.take(~page)
+    return Mappings(
+        va=pages.start,
+        pa=pages.target,
+        size=pages.size,
+        page_shift=pages.shift,
+        rights=pages.rights,
+        gaps=Gaps(gaps.start, gaps.size, gaps.code, gaps.target, gaps.shift),
+    )
+
+
+def _rows(memory: PhysicalMemory, paging: Paging, progress: Progress | None) -> Iterator[Rows]:
+    """Pages and gaps in order of address, coalesced."""
+    if paging.format is None:
+        zero, size = np.zeros(1, np.uint64), np.full(1, 1 << paging.width, np.uint64)
+        none = np.zeros(1, np.uint8)
+        yield Rows(zero, size, zero, none, np.full(1, Right.ALL, np.uint16), none)
+        return
+    layers = read_layers(memory, paging, progress and (lambda done: progress(READING * done)))
+    weights = _weights(layers)
+    total = int(weights[0][0])
+    if total > MOST_PLACED:
+        layers = _without_repeats(layers, weights)
+        weights = _weights(layers)
+        total = int(weights[0][0])
+    placed, held = 0, NO_ROWS
+    for block in _place(layers, weights, 0, np.zeros(1, np.int64), np.zeros(1, np.uint64)):
+        placed += len(block)
+        block = _coalesced(joined([held, block]))
+        if len(block) > 1:
+            yield block.take(slice(0, -1))
+        held = block.take(slice(-1, None))
+        if progress is not None:
+            progress(READING + (1 - READING) * placed / total)
+    yield held
+
+
+READING = 0.75
+"""The share of reading tables in all work."""
+
+
+def _weights(layers: list[Layer]) -> list[Words]:
+    """For each node of each layer how many rows it and all below it have when placed."""
+    weights: list[Words] = []
+    below = np.zeros(0, np.uint64)
+    for layer in reversed(layers):
+        own = np.diff(layer.first_row).astype(np.uint64)
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(below[layer.child], dtype=np.uint64)])
+        below = own + sums[layer.first_edge[1:]] - sums[layer.first_edge[:-1]]
+        weights.append(below)
+    return weights[::-1]
+
+
+def _place(layers: list[Layer], weights: list[Words], depth: int, nodes: Index, at: Words) -> Iterator[Rows]:
+    """The rows of ``nodes`` of layer ``depth``, which lie at increasing addresses ``at``, and of all below them."""
+    if not len(nodes):
+        return
+    weight = weights[depth][nodes]
+    heavy = weight > BLOCK_ROWS
+    group = (np.cumsum(weight) - weight) // U(BLOCK_ROWS)
+    new = (group[1:] != group[:-1]) | heavy[1:] | heavy[:-1]
+    for start, stop in pairwise([0, *(np.flatnonzero(new) + 1).tolist(), len(nodes)]):
+        if heavy[start]:
+            own, children, below = _below(layers[depth], nodes[start:stop], at[start:stop])
+            yield from _merged(own, _place(layers, weights, depth + 1, children, below))
+        elif weight[start:stop].any():
+            yield _place_all(layers[depth:], nodes[start:stop], at[start:stop])
+
+
+def _place_all(layers: list[Layer], nodes: Index, at: Words) -> Rows:
+    parts = []
+    for layer in layers:
+        own, nodes, at = _below(layer, nodes, at)
+        if len(own):
+            parts.append(own)
+    rows = joined(parts)
+    return rows.take(np.argsort(rows.start, kind="stable")) if len(parts) > 1 else rows
+
+
+def _below(layer: Layer, nodes: Index, at: Words) -> tuple[Rows, Index, Words]:
+    """The own rows of nodes at addresses ``at``, and the nodes of the next layer with their addresses."""
+    rows, owner = _spread(layer.first_row, nodes)
+    own = layer.rows.take(rows)
+    edges, parent = _spread(layer.first_edge, nodes)
+    placed = msgspec.structs.replace(own, start=own.start + at[owner])
+    return placed, layer.child[edges], layer.offset[edges] + at[parent]
+
+
+def _spread(first: Index, nodes: Index) -> tuple[Index, Index]:
+    """``first[n] .. first[n + 1]`` for each of ``nodes``, one after another, and which of ``nodes`` each belongs to."""
+    counts = first[nodes + 1] - first[nodes]
+    owner = np.repeat(np.arange(len(nodes)), counts)
+    before = np.cumsum(counts) - counts
+    return np.arange(len(owner)) + (first[nodes] - before)[owner], owner
+
+
+def _merged(own: Rows, blocks: Iterator[Rows]) -> Iterator[Rows]:
+    """``own`` rows among those of ``blocks``, all of them in order of address."""
+    start = 0
+    for block in blocks:
+        stop = int(np.searchsorted(own.start, block.start[-1]))
+        both = joined([own.take(slice(start, stop)), block])
+        yield both.take(np.argsort(both.start, kind="stable")) if stop > start else block
+        start = stop
+    if start < len(own):
+        yield own.take(slice(start, None))
+
+
+def _coalesced(rows: Rows) -> Rows:
+    """Rows that continue the one before them made one with it."""
+    new = np.ones(len(rows), np.bool_)
+    follows = rows.start[1:] == rows.start[:-1] + rows.size[:-1]
+    for name in ("code", "rights", "shift"):
+        column = getattr(rows, name)
+        follows &= column[1:] == column[:-1]
+    code, target = rows.code[1:], rows.target
+    follows &= np.where(code == Code.OK, target[1:] == target[:-1] + rows.size[:-1], True)
+    follows &= (code != Code.REPEATED) | (target[1:] == target[:-1])
+    new[1:] = ~follows
+    first = np.flatnonzero(new)
+    size = np.add.reduceat(rows.size, first) if len(first) else rows.size
+    return msgspec.structs.replace(rows.take(first), size=size)
+
+
+def _without_repeats(layers: list[Layer], weights: list[Words]) -> list[Layer]:
+    """The layers with each node placed once, at the lowest address that leads to it; other edges to it become gaps."""
+    out: list[Layer] = []
+    at = np.zeros(1, np.uint64)
+    for layer, below in zip(layers, [*weights[1:], np.zeros(0, np.uint64)], strict=True):
+        parent = np.repeat(np.arange(len(at)), np.diff(layer.first_edge))
+        va = at[parent] + layer.offset
+        order = np.argsort(va, kind="stable")
+        _, first = np.unique(layer.child[order], return_index=True)
+        again = np.ones(len(va), np.bool_)
+        again[order[first]] = False
+        again &= below[layer.child] > 1
+        out.append(_cut(layer, parent, np.flatnonzero(again), va[order[first]]))
+        at = va[order[first]]
+    return out
+
+
+def _cut(layer: Layer, parent: Index, edges: Index, seen_at: Words) -> Layer:
+    """``layer`` with some edges made into rows that refer to where the node is placed."""
+    count = len(edges)
+    gaps = Rows(
+        start=layer.offset[edges],
+        size=np.full(count, layer.level.span, np.uint64),
+        target=seen_at[layer.child[edges]],
+        shift=np.full(count, layer.level.shift, np.uint8),
+        rights=np.zeros(count, np.uint16),
+        code=np.full(count, Code.REPEATED, np.uint8),
+    )
+    nodes = np.arange(len(layer.first_row) - 1)
+    owner = np.concatenate([np.repeat(nodes, np.diff(layer.first_row)), parent[edges]])
+    rows = joined([layer.rows, gaps])
+    order = np.lexsort((rows.start, owner))
+    kept = np.ones(len(parent), np.bool_)
+    kept[edges] = False
+    bounds = np.arange(len(nodes) + 1)
+    return Layer(
+        level=layer.level,
+        rows=rows.take(order),
+        first_row=np.searchsorted(owner[order], bounds),
+        offset=layer.offset[kept],
+        child=layer.child[kept],
+        first_edge=np.searchsorted(parent[kept], bounds),
+    )
