@@ -152,7 +152,7 @@ def descend(
     *,
     strict: bool = True,
 ) -> None:
-    """`walk.descend` for arrays: addresses ``linear`` down ``levels`` from the tables at ``base``, into rows ``lanes``."""
+    """`walk.descend` for arrays: ``linear`` addresses down ``levels`` from tables at ``base``, into rows ``lanes``."""
     every = np.full(len(lanes), U64, np.uint64)
     some = np.zeros(len(lanes), np.uint64)
     tables = every

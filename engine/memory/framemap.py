@@ -41,6 +41,11 @@ class FrameMap(Generic[V]):
         for bucket in self._buckets:
             yield from bucket
 
+    def values(self) -> Iterator[V]:
+        """The values, in the order of the keys."""
+        for bucket in self._buckets:
+            yield from bucket.values()
+
     def get(self, key: int) -> V | None:
         return self._buckets[key & _LOW].get(key)
 

@@ -1,0 +1,208 @@
+"""The effects of going from one side to another: every guest-physical page, classified by what both really translate.
+
+A side is a vCPU's second stage as the hardware of one pCPU walks it at one step. Nothing here knows why sides differ.
+"""
+
+from enum import IntEnum
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.arch.arrays import Code, Flags, Right, RightsColumn, Small, U, Words
+from engine.arch.bulk import Progress, Translations
+from engine.arch.bulk_nested import translate_physical
+from engine.arch.mappings import mappings
+from engine.arch.paging import Paging
+from engine.arch.second_stage import SecondStage
+from engine.effects.owners import FREE, OUTSIDE, gfn_of, owners_of, use_is, vm_of
+from engine.host.frames import Use
+from engine.kvm.vm import Vcpu, Vm
+from engine.machine.look import Place, stages
+from engine.machine.state import Refusal, State
+
+
+class Class(IntEnum):
+    """What side B makes of a page, against side A."""
+
+    SAME = 0
+    NOT_PRESENT = 1
+    RESERVED = 2
+    PERMISSION = 3
+    ANOTHER_PAGE = 4
+    TABLE_PAGE = 5
+    HOST_PAGE = 6
+    OTHER_VM = 7
+    OUTSIDE_RAM = 8
+    UNKNOWN = 9
+    RESTORED = 10
+    """A faulted, B gives the page that the memslots say."""
+
+
+EXPOSES = frozenset({Class.ANOTHER_PAGE, Class.TABLE_PAGE, Class.HOST_PAGE, Class.OTHER_VM, Class.OUTSIDE_RAM})
+"""Classes in which the guest reaches what it should not, and nobody is asked."""
+
+_FAULTS = {
+    Code.NOT_PRESENT: Class.NOT_PRESENT,
+    Code.RESERVED: Class.RESERVED,
+    Code.MISCONFIGURED: Class.RESERVED,
+    Code.RIGHTS: Class.PERMISSION,
+    Code.KEY: Class.PERMISSION,
+    Code.UNKNOWN: Class.UNKNOWN,
+}
+
+
+class Side(msgspec.Struct, frozen=True):
+    """``guest`` None: the guest has no paging. ``pcpu``: whose hardware walks."""
+
+    state: State
+    vm: Vm
+    vcpu: Vcpu
+    pcpu: int
+    second: SecondStage
+    guest: Paging | None
+
+
+def side(state: State, vm: int = 0, vcpu: int = 0, pcpu: int | None = None) -> Side | Refusal:
+    """The side that vCPU ``vcpu`` sees in ``state``, on its own pCPU or as if it were on ``pcpu``."""
+    found = state.vcpu(vm, vcpu)
+    if isinstance(found, Refusal):
+        return found
+    owner, cpu = found
+    if pcpu is not None:
+        assert state.host is not None
+        if not 0 <= pcpu < len(state.host.pcpus):
+            return Refusal(f"There is no pCPU {pcpu}.")
+        cpu = msgspec.structs.replace(cpu, pcpu=pcpu)
+        owner = owner.with_vcpu(cpu)
+        state = state.with_vm(owner)
+    both = stages(state, Place(vm=vm, vcpu=vcpu))
+    if isinstance(both, Refusal):
+        return both
+    assert both.second is not None
+    guest = both.first if both.first.format is not None else None
+    return Side(state, owner, cpu, cpu.pcpu, both.second, guest)
+
+
+class Effects(msgspec.Struct, frozen=True):
+    """Ranges of guest-physical addresses, in order, as columns.
+
+    ``start``, ``size`` in bytes; ``kind``: `Class`; ``a``, ``b``: HPA of the range's start on each side where that side
+    translates it (``a_code``, ``b_code`` 0), else the `Code` tells why not; ``b_owner``: packed owner of what B gives;
+    ``rights``: `Right` bits on side B.
+    """
+
+    start: Words
+    size: Words
+    kind: Small
+    a: Words
+    b: Words
+    a_code: Small
+    b_code: Small
+    b_owner: Words
+    rights: RightsColumn
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def pages(self) -> dict[Class, int]:
+        """How many 4-KiB pages are of each class; classes without a page are left out."""
+        found = {}
+        for kind in Class:
+            count = int(self.size[self.kind == kind].sum()) >> 12
+            if count:
+                found[kind] = count
+        return found
+
+    def changed(self) -> "Effects":
+        """Without the ranges that translate the same."""
+        return self.where(self.kind != Class.SAME)
+
+    def where(self, which: Flags) -> "Effects":
+        return Effects(*(getattr(self, name)[which] for name in self.__struct_fields__))
+
+
+def effects(a: Side, b: Side, progress: Progress | None = None) -> Effects:
+    """Every page of guest-physical memory that a memslot holds or that either side translates, classified."""
+    gfns = _considered(a, b)
+    addresses = gfns << U(12)
+    ta = translate_physical(a.state.memory, a.second, addresses)
+    tb = translate_physical(b.state.memory, b.second, addresses, progress=progress)
+    assert b.state.host is not None
+    owner = owners_of(b.state.host.frames, tb.physical >> U(12))
+    kind = classify(ta, tb, owner, b.vm.index, gfns)
+    keep = np.flatnonzero((kind != Class.SAME) | (ta.code == Code.OK))
+    return _ranges(addresses[keep], kind[keep], _rows(ta, keep), _rows(tb, keep), owner[keep])
+
+
+def _rows(t: Translations, keep: NDArray[np.intp]) -> Translations:
+    return Translations(*(getattr(t, name)[keep] for name in t.__struct_fields__))
+
+
+def _considered(a: Side, b: Side) -> Words:
+    """The guest frame numbers to look at: those of the memslots, and those that a side's tables map at all."""
+    spans = [(slot.gpa, slot.gpa + slot.size) for s in (a, b) for slot in s.vm.slots]
+    for s in (a, b):
+        found = mappings(s.state.memory, s.second.paging)
+        beside = np.ones(len(found), np.bool_)
+        for start, end in spans:
+            beside &= (found.va < U(start)) | (found.va + found.size > U(end))
+        spans += [(int(va), int(va) + int(n)) for va, n in zip(found.va[beside], found.size[beside], strict=True)]
+    parts, reached = [np.zeros(0, np.uint64)], 0
+    for start, end in sorted(spans):
+        start = max(start, reached)
+        if start < end:
+            parts.append(np.arange(start >> 12, end >> 12, dtype=np.uint64))
+            reached = end
+    return np.concatenate(parts)
+
+
+def classify(a: Translations, b: Translations, owner: Words, vm: int, gfns: Words) -> Small:
+    """`Class` of each row. ``owner``: packed owners of what B gives; ``gfns``: the guest frames that are translated."""
+    kind = np.zeros(len(gfns), np.uint8)
+    a_ok, b_ok = a.code == Code.OK, b.code == Code.OK
+    for code, found in _FAULTS.items():
+        kind[(b.code == code) & (a_ok | (a.code != code))] = found
+    moved = b_ok & (~a_ok | (a.physical != b.physical))
+    mine = use_is(owner, Use.GUEST_PAGE) & (vm_of(owner) == U(vm + 1))
+    kind[moved] = Class.HOST_PAGE
+    kind[moved & (owner == OUTSIDE)] = Class.OUTSIDE_RAM
+    kind[moved & (owner == FREE)] = Class.HOST_PAGE
+    kind[moved & use_is(owner, Use.KVM_TABLE)] = Class.TABLE_PAGE
+    kind[moved & use_is(owner, Use.GUEST_PAGE) & ~mine] = Class.OTHER_VM
+    kind[moved & mine] = Class.ANOTHER_PAGE
+    kind[moved & mine & ~a_ok & (gfn_of(owner) == gfns)] = Class.RESTORED
+    lost = b_ok & a_ok & ~moved & (a.rights & ~b.rights & np.uint16(Right.ALL) != 0)
+    kind[lost] = Class.PERMISSION
+    return kind
+
+
+def _ranges(address: Words, kind: Small, a: Translations, b: Translations, owner: Words) -> Effects:
+    """Neighbouring pages of one class, alike on both sides and contiguous in both, become one range."""
+    if not len(address):
+        empty = np.zeros(0, np.uint64)
+        small = np.zeros(0, np.uint8)
+        return Effects(empty, empty, small, empty, empty, small, small, empty, np.zeros(0, np.uint16))
+
+    def follows(column: Words, code: Small) -> Flags:
+        step = column[1:] - column[:-1] == U(4096)
+        alike: Flags = (code[1:] == code[:-1]) & (step | (code[1:] != Code.OK))
+        return alike
+
+    same = address[1:] - address[:-1] == U(4096)
+    same &= (kind[1:] == kind[:-1]) & (b.rights[1:] == b.rights[:-1])
+    same &= follows(a.physical, a.code) & follows(b.physical, b.code)
+    same &= (b.code[1:] != Code.OK) | (owner[1:] & U(0xFFFFFF) == owner[:-1] & U(0xFFFFFF))
+    first = np.flatnonzero(np.concatenate(([True], ~same)))
+    last = np.append(first[1:], len(address)) - 1
+    return Effects(
+        start=address[first],
+        size=address[last] - address[first] + U(4096),
+        kind=kind[first],
+        a=a.physical[first],
+        b=b.physical[first],
+        a_code=a.code[first],
+        b_code=b.code[first],
+        b_owner=owner[first],
+        rights=b.rights[first],
+    )
