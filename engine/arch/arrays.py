@@ -61,6 +61,16 @@ def read_entries(memory: PhysicalMemory, level: Level, addresses: Words) -> tupl
     return words >> ((addresses & U(4)) << U(3)) & U(0xFFFF_FFFF), unknown
 
 
+def read_tables(memory: PhysicalMemory, lv: Level, tables: Words) -> tuple[Words, Flags]:
+    """All entries of the tables at byte addresses ``tables``, table after table, and a mask of the unknown ones."""
+    words = lv.entries >> (3 - lv.entry_shift)
+    at = tables[:, None] + np.arange(words, dtype=np.uint64) * U(8)
+    values, unknown = memory.gather(at.ravel())
+    if lv.entry_shift == 3:
+        return values, unknown
+    return values.view(np.uint32).astype(np.uint64), np.repeat(unknown, 2)
+
+
 def classify(level: Level, values: Words, unknown: Flags, *, strict: bool = True) -> tuple[Small, Flags]:
     """`Code` of each entry as far as it alone decides, and which are leaves. Not ``strict``: presence alone counts."""
     code = np.zeros(len(values), np.uint8)

@@ -10,7 +10,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.arch.arrays import Code, Flags, RightsColumn, Small, U, Words, classify, combined_rights, page_base
+from engine.arch.arrays import (
+    Code,
+    Flags,
+    RightsColumn,
+    Small,
+    U,
+    Words,
+    classify,
+    combined_rights,
+    page_base,
+    read_tables,
+)
 from engine.arch.bits import U64, mask
 from engine.arch.bulk import Progress, pdpte_registers
 from engine.arch.memory import PhysicalMemory
@@ -152,16 +163,6 @@ def _read(memory: PhysicalMemory, paging: Paging, lv: Level, nodes: _Frontier, f
     below = every & U(ANDED) | (some & U(XD)) >> U(60)
     base = first * lv.entries
     return _Part(rows, row_at + base, edges + base, values[edges] & U(lv.table_address) | below)
-
-
-def read_tables(memory: PhysicalMemory, lv: Level, tables: Words) -> tuple[Words, Flags]:
-    """All entries of the tables at byte addresses ``tables``, table after table, and a mask of the unknown ones."""
-    words = lv.entries >> (3 - lv.entry_shift)
-    at = tables[:, None] + np.arange(words, dtype=np.uint64) * U(8)
-    values, unknown = memory.gather(at.ravel())
-    if lv.entry_shift == 3:
-        return values, unknown
-    return values.view(np.uint32).astype(np.uint64), np.repeat(unknown, 2)
 
 
 def _accumulated(lv: Level, nodes: _Frontier, values: Words, slots: Index) -> tuple[Words, Words]:
