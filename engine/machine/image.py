@@ -8,9 +8,9 @@ from engine import events as ev
 from engine.arch.faults import EntryFailure, PageFault, Translated
 from engine.arch.memory import read
 from engine.arch.nested_walk import walk_nested_access
-from engine.arch.registers import Registers, Vendor, mov_cr0, mov_cr3, mov_cr4, wrmsr_efer
+from engine.arch.registers import Registers, Vendor, mov_cr0, mov_cr3, mov_cr4, with_pdptes, wrmsr_efer
 from engine.arch.rights import Access
-from engine.arch.second_stage import ept, npt
+from engine.arch.second_stage import SecondStage, ept, npt
 from engine.arch.walk import Walk, walk_access
 from engine.errors import InputError
 from engine.machine.state import Effect, Images, Refusal, State, set_flags
@@ -26,16 +26,28 @@ def _open_image(state: State, event: ev.OpenImage, images: Images) -> State | Re
     registers = event.registers or (image.cpus[0].registers if image.cpus else None)
     if registers is None:
         return Refusal("This image holds no registers: give CR0, CR3, CR4 and EFER, so that its tables can be walked.")
-    return msgspec.structs.replace(
-        state, memory=SparseMemory(image), image=image, cpu=None if event.registers else cpu, registers=registers
+    return _running(
+        msgspec.structs.replace(
+            state, memory=SparseMemory(image), image=image, cpu=None if event.registers else cpu, registers=registers
+        )
     )
+
+
+def _running(state: State) -> State:
+    """``state`` with the PDPTE registers that its processor has, where they are not given.
+
+    Under a second stage they lie in guest-physical memory: each walk loads them.
+    """
+    if state.second is not None:
+        return state
+    return msgspec.structs.replace(state, registers=with_pdptes(state.registers, state.memory))
 
 
 def _choose_cpu(state: State, event: ev.ChooseCpu, images: Images) -> State | Refusal:
     cpus = state.image.cpus if state.image else ()
     if event.cpu >= len(cpus):
         return Refusal(f"There is no CPU {event.cpu}: the image has the registers of {len(cpus)}.")
-    return msgspec.structs.replace(state, cpu=event.cpu, registers=cpus[event.cpu].registers)
+    return _running(msgspec.structs.replace(state, cpu=event.cpu, registers=cpus[event.cpu].registers))
 
 
 def _replace_register(state: State, name: str, value: int) -> State | Refusal:
@@ -45,7 +57,7 @@ def _replace_register(state: State, name: str, value: int) -> State | Refusal:
         registers.__post_init__()  # replace() does not check ranges
     except ValueError as error:
         return Refusal(f"{error}.")
-    return msgspec.structs.replace(state, registers=registers)
+    return _running(msgspec.structs.replace(state, registers=registers))
 
 
 def _choose_root(state: State, event: ev.ChooseRoot, images: Images) -> State | Refusal:
@@ -72,7 +84,7 @@ def _write_register(state: State, event: ev.WriteRegister, images: Images) -> St
 
 def _choose_second_stage(state: State, event: ev.ChooseSecondStage, images: Images) -> State | Refusal:
     if event.kind == "none":
-        return msgspec.structs.replace(state, second=None)
+        return _through(state, None)
     if state.image is None:
         return Refusal("A second stage is walked in an image of host memory: open one first.")
     maxphyaddr = state.features.maxphyaddr
@@ -85,7 +97,13 @@ def _choose_second_stage(state: State, event: ev.ChooseSecondStage, images: Imag
         second = npt(event.host, features, event.value, state.rules)
     if isinstance(second, EntryFailure):
         return Refusal(f"The guest cannot be entered: {second.reason}.")
-    return msgspec.structs.replace(state, second=second)
+    return _through(state, second)
+
+
+def _through(state: State, second: SecondStage | None) -> State:
+    """``state`` with another second stage. PDPTE registers that came from memory came through the one before."""
+    registers = msgspec.structs.replace(state.registers, pdptes=None)
+    return _running(msgspec.structs.replace(state, second=second, registers=registers))
 
 
 def _access(state: State, event: ev.AccessMemory, images: Images) -> State | Refusal:
