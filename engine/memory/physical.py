@@ -11,7 +11,7 @@ A frame that is written back to what lies under it is no longer kept, so that eq
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -22,7 +22,6 @@ from engine.arch.memory import (
     FRAME_SHIFT,
     FRAME_SIZE,
     FRAME_WORDS,
-    FRAMES_END,
     Partial,
     PhysicalMemory,
     word_at,
@@ -44,14 +43,15 @@ POOLS = 4
 ZERO_FRAME = memoryview(bytes(FRAME_SIZE)).cast("Q")
 
 
-class Uniform:
-    """A memory that is zero everywhere, or unknown everywhere: what a sparse memory starts from."""
+class Zeros:
+    """A memory that is zero in some sorted ranges of bytes (whole frames) and unknown elsewhere: what is under all."""
 
-    def __init__(self, frame: memoryview | None) -> None:
-        self._frame = frame
+    def __init__(self, ranges: Iterable[Range]) -> None:
+        self._ranges = tuple(ranges)
 
     def frame(self, pfn: int) -> memoryview | None:
-        return self._frame if 0 <= pfn < FRAMES_END else None
+        address = pfn << FRAME_SHIFT
+        return ZERO_FRAME if any(start <= address < end for start, end in self._ranges) else None
 
     def word(self, address: int) -> int | None:
         return None if self.frame(address >> FRAME_SHIFT) is None else 0
@@ -62,14 +62,17 @@ class Uniform:
     def gather(self, addresses: NDArray[uint64]) -> tuple[NDArray[uint64], NDArray[bool_]]:
         import numpy as np
 
-        return np.zeros(addresses.size, np.uint64), (addresses >= ADDRESS_END) | (self._frame is None)
+        unknown = np.ones(addresses.size, np.bool_)
+        for start, end in self._ranges:
+            unknown &= (addresses < start) | (addresses >= end)
+        return np.zeros(addresses.size, np.uint64), unknown
 
     def known(self) -> list[Range]:
-        return [] if self._frame is None else [(0, ADDRESS_END)]
+        return list(self._ranges)
 
 
-ZERO = Uniform(ZERO_FRAME)
-UNKNOWN = Uniform(None)
+ZERO = Zeros([(0, ADDRESS_END)])
+UNKNOWN = Zeros([])
 
 
 class SparseMemory:
@@ -140,7 +143,7 @@ class SparseMemory:
         from engine.memory.pool import FramePool
 
         held = {*self._written, *self._mapped}
-        below = [] if self._base is ZERO else list(self._base.known())
+        below = [] if isinstance(self._base, Zeros) else list(self._base.known())
         span = max([*held, *(end >> FRAME_SHIFT for _, end in below)]) + 1
         frames = len(held) + sum(end - start for start, end in below) // FRAME_SIZE
         return FramePool(span=span, frames=frames)
@@ -170,6 +173,12 @@ class SparseMemory:
         if source not in sources:
             sources[source] = list(source.known())
         yield from inside(sources[source], number)
+
+    def held(self, first: int, end: int) -> list[int]:
+        """The frames of ``first`` .. ``end - 1`` that were written or mapped; the rest is as the base has it."""
+        if end - first > len(self._written) + len(self._mapped):
+            return sorted({pfn for pfn in (*self._written, *self._mapped) if first <= pfn < end})
+        return [pfn for pfn in range(first, end) if self._written.get(pfn) is not None or self._mapped.get(pfn)]
 
     # --- new versions
 
