@@ -13,8 +13,9 @@ from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Level, Paging
 from engine.arch.registers import Mode
 from engine.arch.second_stage import SecondStage
-from engine.arch.tables import Run, classify, entries, runs
+from engine.arch.tables import Run, entries, runs
 from engine.arch.walk import Leaf, Rule, Stage, Step, Trail, Walk, descend
+from engine.machine.look import Stages
 
 Path = tuple[int, ...]
 """Slots from the root down; () is the root table."""
@@ -44,7 +45,8 @@ class Node(msgspec.Struct, frozen=True):
     registers: bool = False
 
     def rule(self, slot: int) -> Rule:
-        return classify(self.level, self.values[slot])
+        """What the entry is by itself."""
+        return next(run.rule for run in self.runs if run.last >= slot)
 
     def input_address(self, slot: int) -> int:
         """The first input address that ``slot`` translates."""
@@ -111,23 +113,24 @@ class Tree(msgspec.Struct, frozen=True):
         return sign_extend(address, self.paging.width) if linear_64 else address
 
 
-def trees(tables: Tables, paging: Paging, walk: Walk | None, reference: int | None, opened: Opened) -> tuple[Tree, ...]:
-    """The stages, the outermost (the guest's) first. Empty where paging is off and there is no second stage.
+def trees(tables: Tables, stages: Stages, walk: Walk | None, reference: int | None, opened: Opened) -> tuple[Tree, ...]:
+    """The trees of ``stages``, the guest's first. Empty where paging is off and there is no second stage.
 
-    ``reference``: the lit step of ``walk``. The nested stage shows the descent that this step belongs to.
+    ``reference``: the lit step of ``walk``. The nested stage shows the descent that this step belongs to. In a single
+    stage the tables on either side of each walked entry are shown too, each with the first branch below it.
     """
-    second = walk.second if walk else None
+    paging, second = stages.first, stages.second
     steps = walk.steps if walk else ()
     found = []
     if paging.format is not None:
         stage = Stage.GUEST if second else Stage.ONE
         locate: Locate = _through(tables.memory, second) if second else _identity
         own = [(number, step) for number, step in enumerate(steps) if step.stage is stage]
-        found.append(_tree(tables, paging, stage, own, reference, opened, locate))
+        found.append(_tree(tables, paging, stage, own, reference, opened, locate, second is None))
     if second and second.paging.format is not None:
         row = steps[reference].row if reference is not None else 0
         own = [(n, step) for n, step in enumerate(steps) if step.stage is Stage.NESTED and step.row == row]
-        found.append(_tree(tables, second.paging, Stage.NESTED, own, reference, opened, _identity))
+        found.append(_tree(tables, second.paging, Stage.NESTED, own, reference, opened, _identity, False))
     return tuple(found)
 
 
@@ -139,6 +142,7 @@ def _tree(
     reference: int | None,
     opened: Opened,
     locate: Locate,
+    neighbours: bool,
 ) -> Tree:
     steps = tuple(step for _, step in numbered)
     lit = sum(reference is None or number <= reference for number, _ in numbered)
@@ -155,20 +159,40 @@ def _tree(
         on_walk = walked[:depth] == path and depth < len(walked)
         address = steps[depth].table if on_walk and steps[depth].table is not None else locate(name)
         registers = _pdptes(paging) if depth == 0 else None
-        values, kinds = (registers, tuple(runs(level, list(registers)))) if registers else tables.read(level, address)
+        values, kinds = (registers, _register_runs(level, registers)) if registers else tables.read(level, address)
         slot_used = walked[depth] if on_walk else None
         in_light = on_walk and depth < lit
-        nodes.append(Node(path, level, address, name, start, values, kinds, slot_used, in_light, registers is not None))
+        node = Node(path, level, address, name, start, values, kinds, slot_used, in_light, registers is not None)
+        nodes.append(node)
         if depth + 1 == len(paging.levels):
             return
-        used = {walked[depth]} if on_walk and len(walked) > depth + 1 else set()
-        for slot in sorted(asked.get(path, set()) | used):
+        below = set(asked.get(path, ()))
+        if on_walk:
+            below |= {walked[depth]} if len(walked) > depth + 1 else set()
+            below |= _beside(node) if neighbours else set()
+        elif neighbours and walked and not below:
+            below |= _first(node)
+        for slot in sorted(below):
             value = values[slot]
-            if value is not None and classify(level, value) is Rule.TABLE:
+            if value is not None and node.rule(slot) is Rule.TABLE:
                 add((*path, slot), level.format.entry(False).base(value), start + (slot << level.shift))
 
     add((), paging.root, 0)
     return Tree(stage, paging, tuple(nodes), steps, steps[0].target if stage is Stage.NESTED and steps else None)
+
+
+def _beside(node: Node) -> set[int]:
+    """The nearest slots before and after the walked one that point at tables."""
+    assert node.walked is not None
+    tables = [run for run in node.runs if run.rule is Rule.TABLE]
+    before = (min(run.last, node.walked - 1) for run in tables if run.first < node.walked)
+    after = (max(run.first, node.walked + 1) for run in tables if run.last > node.walked)
+    return {slot for slot in (max(before, default=None), min(after, default=None)) if slot is not None}
+
+
+def _first(node: Node) -> set[int]:
+    """The first slot that points at a table, if there is one."""
+    return {run.first for run in [run for run in node.runs if run.rule is Rule.TABLE][:1]}
 
 
 def _pdptes(paging: Paging) -> tuple[int, int, int, int] | None:
@@ -176,6 +200,12 @@ def _pdptes(paging: Paging) -> tuple[int, int, int, int] | None:
     if paging.mode is not Mode.PAE or paging.pdptes_from_memory:
         return None
     return paging.registers.pdptes
+
+
+def _register_runs(level: Level, values: tuple[int, ...]) -> tuple[Run, ...]:
+    """PDPTE registers, which were checked when they were loaded and are not checked again."""
+    rules = (Rule.TABLE if value & level.present else Rule.NOT_PRESENT for value in values)
+    return tuple(Run(slot, slot, rule) for slot, rule in enumerate(rules))
 
 
 def _identity(address: int) -> int | None:

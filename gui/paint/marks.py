@@ -68,9 +68,11 @@ def level_square(painter: QPainter, left: float, middle: float, level: int, side
     painter.drawRoundedRect(QRectF(left, middle - side / 2, side, side), 2, 2)
 
 
-def level_title(painter: QPainter, rect: QRectF, level: int, name: str, color: QColor | None = None) -> float:
+def level_title(
+    painter: QPainter, rect: QRectF, level: int, name: str, color: QColor | None = None, scale: float = 1.0
+) -> float:
     """A level's square and its name in bold; gives the x after them."""
-    font = ui_font(bold=True)
+    font = ui_font(scale, bold=True)
     level_square(painter, rect.left(), rect.center().y(), level)
     left = rect.left() + 3 * GRID
     draw_text(painter, QRectF(left, rect.top(), rect.right() - left, rect.height()), name, font, color)

@@ -1,0 +1,258 @@
+"""Where the tables of a hierarchy stand: a column a level, a row a branch, the stages one above the other.
+
+Zooming in makes the strips wider, until single slots can be told apart; zooming out makes everything smaller and leaves
+the texts out. All in device-independent pixels.
+"""
+
+import msgspec
+from PySide6.QtCore import QPointF, QRectF, QSizeF
+
+from engine.arch.addresses import grouped, size_name
+from engine.arch.faults import Outcome
+from engine.arch.walk import Rule, Stage
+from gui.explain import outcome_title, step_verdict, translate
+from gui.models.hierarchy import Node, Path, Tree
+from gui.paint.marks import SMALL, line_height, text_width
+from gui.theme import GAP, GRID, MARGIN, mono_font, ui_font
+
+NARROWEST, WIDEST = 14 * GRID, 50 * GRID
+"""Of a card, before zooming."""
+STAGE_GAP, FOOT = 4 * GRID, 6 * GRID
+"""Below each stage, and below the whole picture."""
+TEXT_FROM = 0.7
+"""The zoom below which texts are left out."""
+
+
+class Card(msgspec.Struct, frozen=True):
+    """A table: its place in the picture, and that of its strip of slots."""
+
+    tree: int
+    node: Node
+    rect: QRectF
+    strip: QRectF
+
+    @property
+    def slot_width(self) -> float:
+        return self.strip.width() / self.node.level.entries
+
+    def slot_rect(self, slot: int) -> QRectF:
+        return QRectF(
+            self.strip.left() + slot * self.slot_width, self.strip.top(), self.slot_width, self.strip.height()
+        )
+
+    def slot_at(self, x: float) -> int:
+        """The slot at ``x``, or the nearest one."""
+        slot = int((x - self.strip.left()) / self.slot_width)
+        return max(0, min(slot, self.node.level.entries - 1))
+
+
+class Edge(msgspec.Struct, frozen=True):
+    """The way from an entry to what it points at. ``level``: of the entry. ``walked``: the walk took it."""
+
+    start: QPointF
+    end: QPointF
+    level: int
+    walked: bool
+    lit: bool
+
+
+class End(msgspec.Struct, frozen=True):
+    """Where the walk of a tree ended: in a page, or in a fault (``bad``)."""
+
+    rect: QRectF
+    title: str
+    note: str
+    bad: bool
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """A picture of the hierarchy. ``ends``: for each tree where its walk ended, None where it goes on elsewhere.
+
+    ``links``: from the guest's card whose address the nested stage translates to the nested root.
+    """
+
+    cards: tuple[Card, ...]
+    edges: tuple[Edge, ...]
+    headings: tuple[QRectF, ...]
+    ends: tuple[End | None, ...]
+    links: tuple[tuple[QPointF, QPointF], ...]
+    size: QSizeF
+    zoom: float
+
+    @property
+    def has_text(self) -> bool:
+        return self.zoom >= TEXT_FROM
+
+    def card(self, tree: int, path: Path) -> Card | None:
+        return next((card for card in self.cards if card.tree == tree and card.node.path == path), None)
+
+    def card_at(self, point: QPointF) -> Card | None:
+        return next((card for card in self.cards if card.rect.contains(point)), None)
+
+
+class EndText(msgspec.Struct, frozen=True):
+    title: str
+    note: str
+    bad: bool
+
+
+def end_text(tree: Tree, outcome: Outcome | None) -> EndText | None:
+    """What is written where the walk of ``tree`` ended; None where it goes on, or there is none."""
+    if not tree.steps or tree.steps[-1].rule is Rule.TABLE:
+        return None
+    step = tree.steps[-1]
+    if step.rule.stops:
+        return EndText(outcome_title(outcome) if outcome else step_verdict(step), step_verdict(step), True)
+    text = {
+        Stage.ONE: translate("Hierarchy", "page, {size}"),
+        Stage.GUEST: translate("Hierarchy", "GPA page, {size}"),
+        Stage.NESTED: translate("Hierarchy", "HPA page, {size}"),
+    }[tree.stage]
+    return EndText(text.format(size=size_name(1 << step.entry.page_shift)), grouped(step.base or 0), False)
+
+
+class _Measures(msgspec.Struct, frozen=True):
+    card: QSizeF
+    end: float
+    gap: float
+    row: float
+    heading: float
+    pad: float
+    title: float
+    strip: float
+
+
+def _measures(size: QSizeF, columns: int, rows: int, stages: int, zoom: float, ends: list[EndText | None]) -> _Measures:
+    """``size``: of the viewport; ``columns`` of tables, beside that of the ends."""
+    scale = max(0.3, min(zoom, 1.0))
+    has_text = zoom >= TEXT_FROM
+    texts = [max(text_width(e.title, ui_font(bold=True)), text_width(e.note, mono_font())) for e in ends if e]
+    end = (max(texts, default=12 * GRID) + 2 * GAP + 4 * GRID) * (1 if has_text else scale)
+    gap = 6 * GRID * scale
+    room = (size.width() - 2 * MARGIN - end) / columns - gap
+    if room < 24 * GRID:
+        gap = 3 * GRID * scale
+        room = (size.width() - 2 * MARGIN - end) / columns - gap
+    card = max(NARROWEST, min(room, WIDEST)) * zoom
+    title = line_height(ui_font(bold=True)) if has_text else 0
+    index = line_height(mono_font(SMALL)) if has_text else 0
+    strip = 5 * GRID * scale if zoom <= 1 else min(5 * GRID * zoom**0.25, 10 * GRID)
+    pad = (GAP if card >= 24 * GRID else GRID) * scale
+    height = title + strip + index + GAP * scale
+    heading = line_height(ui_font(bold=True)) + 2 * GRID if has_text else 2 * GRID
+    row = height + 3 * GRID * scale
+    if zoom == 1:
+        left_over = size.height() - MARGIN - FOOT - stages * (heading + STAGE_GAP) - rows * row
+        taller = max(0.0, min(left_over / max(rows, 1), 5 * GRID))
+        height, strip, row = height + taller * 0.8, strip + taller * 0.8, row + taller
+    return _Measures(QSizeF(card, height), end, gap, row, heading, pad, title, strip)
+
+
+def lay_out(trees: tuple[Tree, ...], size: QSizeF, zoom: float = 1.0, outcome: Outcome | None = None) -> Layout:
+    """A picture of ``trees`` that fits the width of ``size`` at zoom 1, as far as cards of the least width do.
+
+    ``outcome``: of the walk whose steps the trees have.
+    """
+    columns = max((len(tree.paging.levels) for tree in trees), default=1)
+    texts = [end_text(tree, outcome) for tree in trees]
+    rows = [_rows(tree, text is not None) for tree, text in zip(trees, texts, strict=True)]
+    m = _measures(size, columns, sum(count for _, count in rows), len(trees), zoom, texts)
+    cards: list[Card] = []
+    edges: list[Edge] = []
+    headings: list[QRectF] = []
+    ends: list[End | None] = []
+    top = float(MARGIN)
+    right = MARGIN + columns * (m.card.width() + m.gap) + m.end
+    for number, tree in enumerate(trees):
+        headings.append(QRectF(MARGIN, top, right - MARGIN, m.heading))
+        top += m.heading
+        row_of, count = rows[number]
+        placed = [_card(m, number, node, top + row_of[node.path] * m.row) for node in tree.nodes]
+        cards += placed
+        edges += _edges(placed)
+        ends.append(_end(m, texts[number], placed, columns, edges, top + row_of.get(tree.walked, 0) * m.row))
+        top += count * m.row + STAGE_GAP
+    links = _links(trees, cards, ends)
+    return Layout(
+        tuple(cards), tuple(edges), tuple(headings), tuple(ends), links, QSizeF(right + MARGIN, top + FOOT), zoom
+    )
+
+
+def _rows(tree: Tree, has_end: bool) -> tuple[dict[Path, float], int]:
+    """The row of each table and of the end of the walk, and how many rows there are.
+
+    A table stands beside the child that the walk took, so that the walk is a straight line.
+    """
+    children: dict[Path, list[Path]] = {}
+    ends = [tree.walked] if has_end else []
+    for path in sorted([*(node.path for node in tree.nodes if node.path), *ends]):
+        children.setdefault(path[:-1], []).append(path)
+    rows: dict[Path, float] = {}
+    used = 0
+
+    def place(path: Path) -> float:
+        nonlocal used
+        below = {child: place(child) for child in children.get(path, [])}
+        on_walk = next((child for child in below if child == tree.walked[: len(child)]), None)
+        if not below:
+            rows[path] = used
+            used += 1
+        else:
+            rows[path] = below[on_walk] if on_walk else sum(below.values()) / len(below)
+        return rows[path]
+
+    place(())
+    return rows, used
+
+
+def _card(m: _Measures, tree: int, node: Node, top: float) -> Card:
+    left = MARGIN + len(node.path) * (m.card.width() + m.gap)
+    rect = QRectF(QPointF(left, top), m.card)
+    strip = QRectF(left + m.pad, top + GRID / 2 + m.title, m.card.width() - 2 * m.pad, m.strip)
+    return Card(tree, node, rect, strip)
+
+
+def _edges(cards: list[Card]) -> list[Edge]:
+    by_path = {card.node.path: card for card in cards}
+    found = []
+    for card in cards:
+        path = card.node.path
+        if path:
+            parent = by_path[path[:-1]]
+            walked = card.node.walked is not None and parent.node.walked == path[-1]
+            start = QPointF(parent.rect.right(), parent.strip.center().y())
+            end = QPointF(card.rect.left(), card.strip.center().y())
+            found.append(Edge(start, end, parent.node.level.level, walked, card.node.lit))
+    return found
+
+
+def _end(
+    m: _Measures, text: EndText | None, cards: list[Card], columns: int, edges: list[Edge], top: float
+) -> End | None:
+    """The page after the last column, or the fault beside the table that stopped the walk."""
+    last = next((card for card in reversed(cards) if card.node.walked is not None), None)
+    if last is None or text is None:
+        return None
+    column = len(last.node.path) + 1 if text.bad else columns
+    rect = QRectF(MARGIN + column * (m.card.width() + m.gap), top, m.end, m.card.height())
+    start = QPointF(last.rect.right(), last.strip.center().y())
+    goal = QPointF(rect.left(), top + (start.y() - last.rect.top()))
+    edges.append(Edge(start, goal, last.node.level.level, True, last.node.lit))
+    return End(rect, text.title, text.note, text.bad)
+
+
+def _links(trees: tuple[Tree, ...], cards: list[Card], ends: list[End | None]) -> tuple[tuple[QPointF, QPointF], ...]:
+    """From the guest's entry (or page) whose address the nested stage translates, to the nested root."""
+    if len(trees) < 2 or not trees[1].steps:
+        return ()
+    row = trees[1].steps[0].row
+    root = next(card for card in cards if card.tree == 1)
+    goal = QPointF(root.rect.left() + 4 * GRID, root.rect.top())
+    if row == 0:
+        start = ends[0].rect.center() if ends[0] else None
+        bottom = ends[0].rect.bottom() if ends[0] else 0.0
+    else:
+        card = next((c for c in cards if c.tree == 0 and c.node.level.level == row and c.node.walked is not None), None)
+        start = card.slot_rect(card.node.walked or 0).center() if card else None
+        bottom = card.rect.bottom() if card else 0.0
+    return ((QPointF(start.x(), bottom), goal),) if start else ()

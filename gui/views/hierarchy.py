@@ -1,0 +1,81 @@
+"""The hierarchy of tables: a picture to move in, and the address taken apart below it."""
+
+from PySide6.QtCore import QRectF, QSize
+from PySide6.QtGui import QMouseEvent, QPainter, QPaintEvent, QPalette
+from PySide6.QtWidgets import QVBoxLayout, QWidget
+
+from engine.arch.walk import Stage
+from gui.document import Change, Document
+from gui.paint import breakdown
+from gui.paint.marks import CENTER, card, draw_text
+from gui.theme import GAP, MARGIN, signals, theme
+from gui.widgets.hierarchy_canvas import HierarchyCanvas
+
+
+class HierarchyView(QWidget):
+    def __init__(self, document: Document, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.canvas = HierarchyCanvas(document)
+        self.breakdown = AddressBreakdown(document)
+        self.setFocusProxy(self.canvas)
+        self.setAutoFillBackground(True)
+        self.setBackgroundRole(QPalette.ColorRole.AlternateBase)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, MARGIN)
+        layout.setSpacing(GAP)
+        layout.addWidget(self.canvas, 1)
+        layout.addWidget(self.breakdown)
+
+
+class AddressBreakdown(QWidget):
+    """The walked address: its slots, its offset, and what came of it. A click on a level lights its reference."""
+
+    def __init__(self, document: Document, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._document = document
+        self.setAccessibleName(self.tr("The address taken apart"))
+        document.changed.connect(self._on_change)
+        signals().changed.connect(self.updateGeometry)
+
+    def sizeHint(self) -> QSize:
+        return QSize(480, round(breakdown.height()))
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(240, round(breakdown.height()))
+
+    def _on_change(self, change: Change) -> None:
+        if change & (Change.WALK | Change.REFERENCE):
+            walk = self._document.walk
+            self.setAccessibleDescription(breakdown.verdict(walk) if walk else "")
+            self.update()
+
+    def _area(self) -> QRectF:
+        return QRectF(self.rect()).adjusted(MARGIN, 0, -MARGIN, 0)
+
+    def _lit_level(self) -> int | None:
+        walk, reference = self._document.walk, self._document.reference
+        if walk is None or reference is None:
+            return None
+        step = walk.steps[reference]
+        return step.row if step.stage is Stage.NESTED else step.level.level
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        if walk := self._document.walk:
+            breakdown.paint_breakdown(painter, self._area(), walk, self._lit_level())
+        elif self._document.last_step:
+            card(painter, self._area())
+            text = self._document.walk_refusal or self.tr("Type an address in the address bar (Ctrl+L) to walk it.")
+            draw_text(painter, self._area().adjusted(GAP, 0, -GAP, 0), text, None, theme().muted, CENTER)
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        walk = self._document.walk
+        if walk is None:
+            return
+        levels, _ = breakdown.used_levels(walk)
+        for level, box in zip(levels, breakdown.boxes(self._area(), walk), strict=False):
+            if box.contains(event.position()):
+                for number, step in enumerate(walk.steps):
+                    if step.stage is not Stage.NESTED and step.level == level:
+                        self._document.go_to_reference(number)

@@ -1,0 +1,1 @@
+"""Parts of views that are views of their own: pictures to move in, cells to click."""

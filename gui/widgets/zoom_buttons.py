@@ -1,0 +1,37 @@
+"""Smaller, fit, larger: the buttons in the corner of a picture that zooms."""
+
+from collections.abc import Callable
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QHBoxLayout, QToolButton, QWidget
+
+from gui.theme import GRID
+
+
+class ZoomButtons(QWidget):
+    """``zoom`` is called with a factor, ``fit`` where the whole picture is wanted."""
+
+    def __init__(self, zoom: Callable[[float], None], fit: Callable[[], None], parent: QWidget) -> None:
+        super().__init__(parent)
+        self._row = row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(GRID)
+        self._add("−", self.tr("Zoom out (−)"), lambda: zoom(1 / 1.5))
+        self._add(self.tr("Fit"), self.tr("Fit the window (0)"), fit)
+        self._add("+", self.tr("Zoom in (+)"), lambda: zoom(1.5))
+
+    def _add(self, text: str, name: str, act: Callable[[], None]) -> None:
+        button = QToolButton()
+        button.setText(text)
+        button.setToolTip(name)
+        button.setAccessibleName(name)
+        button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        button.clicked.connect(act)
+        self._row.addWidget(button)
+
+    def place(self, width: int, height: int) -> None:
+        """Stand in the lower right corner of an area of this size."""
+        size = self.sizeHint()
+        self.setGeometry(
+            width - size.width() - 2 * GRID, height - size.height() - 2 * GRID, size.width(), size.height()
+        )
