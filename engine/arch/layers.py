@@ -136,7 +136,26 @@ def read_layers(memory: PhysicalMemory, paging: Paging, progress: Progress | Non
 
 
 def _read(memory: PhysicalMemory, paging: Paging, lv: Level, nodes: _Frontier, first: int) -> _Part:
-    """Read and decode the tables of ``nodes``, which are number ``first`` and those that follow it."""
+    """Read and decode the tables of ``nodes``, which are number ``first`` and those that follow it.
+
+    Tables that are all zero hold nothing and are not read: memory that was never written is often taken for tables.
+    """
+    if len(nodes.tables) < WORTH_ASKING:
+        return _read_all(memory, paging, lv, nodes, first)
+    alive = np.flatnonzero(~memory.blank(nodes.tables >> U(12)))
+    part = _read_all(memory, paging, lv, _Frontier(nodes.tables[alive], nodes.rights[alive]), 0)
+
+    def moved(at: Index) -> Index:
+        return (alive[at // lv.entries] + first) * lv.entries + at % lv.entries
+
+    return _Part(part.rows, moved(part.row_at), moved(part.edge_at), part.key)
+
+
+WORTH_ASKING = 64
+"""With fewer tables it is quicker to read them all."""
+
+
+def _read_all(memory: PhysicalMemory, paging: Paging, lv: Level, nodes: _Frontier, first: int) -> _Part:
     is_root = lv is paging.levels[0]
     if is_root and paging.mode is Mode.PAE and not paging.pdptes_from_memory:
         values, code, at = pdpte_registers(memory, paging)

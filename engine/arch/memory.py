@@ -52,6 +52,9 @@ class PhysicalMemory(Words, Protocol):
     def gather(self, addresses: NDArray[uint64]) -> tuple[NDArray[uint64], NDArray[bool_]]:
         """The words at 8-byte-aligned ``addresses`` (0 where unknown), and a mask of the unknown ones."""
 
+    def blank(self, pfns: NDArray[uint64]) -> NDArray[bool_]:
+        """Which of the frames are known to be all zero without a look at them; the rest may be so as well."""
+
     def known(self) -> Iterable[tuple[int, int]]:
         """The byte ranges ``(start, end)`` that are known: sorted, not empty, with a gap between any two."""
 

@@ -43,7 +43,8 @@ def owners_of(frames: Frames, pfns: Words) -> Words:
 
 
 def use_is(packed: Words, use: Use) -> Flags:
-    return np.equal(packed & U(0xF), U(USES.index(use)))
+    found: Flags = packed & U(0xF) == U(USES.index(use))
+    return found
 
 
 def vm_of(packed: Words) -> Words:

@@ -113,6 +113,11 @@ class Image:
         part = self._incomplete[pfn] = Partial(data, known)
         return part
 
+    def blank(self, pfns: NDArray[uint64]) -> NDArray[bool_]:
+        import numpy as np
+
+        return np.zeros(pfns.size, np.bool_)
+
     def gather(self, addresses: NDArray[uint64]) -> tuple[NDArray[uint64], NDArray[bool_]]:
         if self._pool is None:
             from engine.memory.pool import FramePool

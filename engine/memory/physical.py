@@ -67,6 +67,11 @@ class Zeros:
             unknown &= (addresses < start) | (addresses >= end)
         return np.zeros(addresses.size, np.uint64), unknown
 
+    def blank(self, pfns: NDArray[uint64]) -> NDArray[bool_]:
+        import numpy as np
+
+        return ~self.gather(pfns << np.uint64(FRAME_SHIFT))[1]
+
     def known(self) -> list[Range]:
         return list(self._ranges)
 
@@ -78,7 +83,7 @@ UNKNOWN = Zeros([])
 class SparseMemory:
     """One version of a memory; ``write``, ``with_words`` and ``with_frames_of`` give the next. Never changes."""
 
-    __slots__ = ("__weakref__", "_base", "_digest", "_frames", "_mapped", "_pools", "_written")
+    __slots__ = ("__weakref__", "_base", "_digest", "_frames", "_held", "_mapped", "_pools", "_written")
 
     def __init__(self, base: PhysicalMemory = UNKNOWN) -> None:
         self._start(base, FrameMap(), FrameMap(), WeakKeyDictionary())
@@ -96,6 +101,7 @@ class SparseMemory:
         self._pools = pools  # of all versions
         self._frames: dict[int, memoryview] = {}
         self._digest: int | None = None
+        self._held: NDArray[uint64] | None = None
 
     # --- reading
 
@@ -138,6 +144,20 @@ class SparseMemory:
         for old in list(self._pools)[:-POOLS]:
             self._pools.pop(old, None)
         return pool.gather(self, addresses)
+
+    def blank(self, pfns: NDArray[uint64]) -> NDArray[bool_]:
+        import numpy as np
+
+        return self._base.blank(pfns) & ~np.isin(pfns, self._held_frames())
+
+    def _held_frames(self) -> NDArray[uint64]:
+        """The numbers of the frames that were written or mapped."""
+        import numpy as np
+
+        if self._held is None:
+            parts = [np.fromiter(part, np.uint64, len(part)) for part in (self._written, self._mapped)]
+            self._held = np.concatenate(parts)
+        return self._held
 
     def _new_pool(self) -> FramePool:
         from engine.memory.pool import FramePool
