@@ -15,7 +15,7 @@ from engine.arch.bulk_nested import translate_physical
 from engine.arch.mappings import mappings
 from engine.arch.paging import Paging
 from engine.arch.second_stage import SecondStage
-from engine.effects.owners import FREE, OUTSIDE, gfn_of, owners_of, use_is, vm_of
+from engine.effects.owners import OUTSIDE, gfn_of, owners_of, use_is, vm_of
 from engine.host.frames import Use
 from engine.kvm.vm import Vcpu, Vm
 from engine.machine.look import Place, stages
@@ -124,7 +124,7 @@ class Effects(msgspec.Struct, frozen=True):
 
 def effects(a: Side, b: Side, progress: Progress | None = None) -> Effects:
     """Every page of guest-physical memory that a memslot holds or that either side translates, classified."""
-    gfns = _considered(a, b)
+    gfns = considered(a, b)
     addresses = gfns << U(12)
     ta = translate_physical(a.state.memory, a.second, addresses)
     tb = translate_physical(b.state.memory, b.second, addresses, progress=progress)
@@ -139,10 +139,10 @@ def _rows(t: Translations, keep: NDArray[np.intp]) -> Translations:
     return Translations(*(getattr(t, name)[keep] for name in t.__struct_fields__))
 
 
-def _considered(a: Side, b: Side) -> Words:
+def considered(*sides: Side) -> Words:
     """The guest frame numbers to look at: those of the memslots, and those that a side's tables map at all."""
-    spans = [(slot.gpa, slot.gpa + slot.size) for s in (a, b) for slot in s.vm.slots]
-    for s in (a, b):
+    spans = [(slot.gpa, slot.gpa + slot.size) for s in sides for slot in s.vm.slots]
+    for s in sides:
         found = mappings(s.state.memory, s.second.paging)
         beside = np.ones(len(found), np.bool_)
         for start, end in spans:
@@ -164,16 +164,24 @@ def classify(a: Translations, b: Translations, owner: Words, vm: int, gfns: Word
     for code, found in _FAULTS.items():
         kind[(b.code == code) & (a_ok | (a.code != code))] = found
     moved = b_ok & (~a_ok | (a.physical != b.physical))
-    mine = use_is(owner, Use.GUEST_PAGE) & (vm_of(owner) == U(vm + 1))
-    kind[moved] = Class.HOST_PAGE
-    kind[moved & (owner == OUTSIDE)] = Class.OUTSIDE_RAM
-    kind[moved & (owner == FREE)] = Class.HOST_PAGE
-    kind[moved & use_is(owner, Use.KVM_TABLE)] = Class.TABLE_PAGE
-    kind[moved & use_is(owner, Use.GUEST_PAGE) & ~mine] = Class.OTHER_VM
-    kind[moved & mine] = Class.ANOTHER_PAGE
-    kind[moved & mine & ~a_ok & (gfn_of(owner) == gfns)] = Class.RESTORED
+    exposed = classify_exposed(b, owner, vm, gfns)
+    kind[moved] = np.where(exposed == Class.SAME, np.uint8(Class.RESTORED), exposed)[moved]
     lost = b_ok & a_ok & ~moved & (a.rights & ~b.rights & np.uint16(Right.ALL) != 0)
     kind[lost] = Class.PERMISSION
+    return kind
+
+
+def classify_exposed(t: Translations, owner: Words, vm: int, gfns: Words) -> Small:
+    """What each page that translates really gives: SAME for the VM's own page of that number, or for none at all."""
+    kind = np.full(len(gfns), Class.HOST_PAGE, np.uint8)
+    guest = use_is(owner, Use.GUEST_PAGE)
+    mine = guest & (vm_of(owner) == U(vm + 1))
+    kind[owner == OUTSIDE] = Class.OUTSIDE_RAM
+    kind[use_is(owner, Use.KVM_TABLE)] = Class.TABLE_PAGE
+    kind[guest] = Class.OTHER_VM
+    kind[mine] = Class.ANOTHER_PAGE
+    kind[mine & (gfn_of(owner) == gfns)] = Class.SAME
+    kind[t.code != Code.OK] = Class.SAME
     return kind
 
 
