@@ -117,8 +117,12 @@ class Document(QObject):
 
     def refusal(self, event: ev.Event) -> str | None:
         """Why ``event`` cannot happen next; None where it can."""
-        after = apply(self.state, event, self._images)
+        after = self.after(event)
         return after.reason if isinstance(after, Refusal) else None
+
+    def after(self, event: ev.Event) -> State | Refusal:
+        """What ``event`` would come to if it happened next; nothing changes."""
+        return apply(self.state, event, self._images)
 
     def append(self, event: ev.Event, text: str) -> str | None:
         """Insert ``event`` after the current step and go there; a sentence instead where it cannot happen."""

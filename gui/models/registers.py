@@ -12,6 +12,7 @@ from engine.arch.registers import CR0, CR4, EFER, Registers
 from gui.document import Change, Document
 
 Index = QModelIndex | QPersistentModelIndex
+ROOT = QModelIndex()
 
 FLAGS: dict[str, type[IntFlag]] = {"cr0": CR0, "cr4": CR4, "efer": EFER}
 """The registers that are made of named flags."""
@@ -75,7 +76,7 @@ class RegistersModel(QAbstractListModel):
             self._rows = self._read()
             self.dataChanged.emit(self.index(0), self.index(len(self._rows) - 1))
 
-    def rowCount(self, parent: Index = QModelIndex()) -> int:
+    def rowCount(self, parent: Index = ROOT) -> int:
         return 0 if parent.isValid() else len(self._rows)
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:

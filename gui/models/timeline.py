@@ -11,6 +11,7 @@ from gui.outcomes import Mark
 
 MIME = "application/x-walkscope-event"
 Index = QModelIndex | QPersistentModelIndex
+ROOT = QModelIndex()
 
 
 class Role(IntEnum):
@@ -48,7 +49,7 @@ class TimelineModel(QAbstractListModel):
 
     # --- the model
 
-    def rowCount(self, parent: Index = QModelIndex()) -> int:
+    def rowCount(self, parent: Index = ROOT) -> int:
         return 0 if parent.isValid() else self._document.last_step + 1
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:

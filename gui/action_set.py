@@ -1,0 +1,79 @@
+"""The commands of `actions` as Qt actions of a window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QObject, Qt
+from PySide6.QtGui import QAction, QKeySequence
+from PySide6.QtWidgets import QAbstractButton, QAbstractItemView, QComboBox, QTabBar, QTextBrowser, QWidget
+
+from gui.actions import Command, commands, translate
+from gui.icons import icon
+from gui.theme import signals
+
+if TYPE_CHECKING:
+    from gui.main_window import MainWindow
+
+KEPT: dict[str, tuple[type[QWidget], ...]] = {
+    "Space": (QAbstractButton, QComboBox),
+    "Left": (QComboBox, QTabBar),
+    "Right": (QComboBox, QTabBar),
+    "Home": (QComboBox, QAbstractItemView, QTextBrowser),
+    "End": (QComboBox, QAbstractItemView, QTextBrowser),
+}
+"""Keys that a widget in focus keeps for itself although they are shortcuts of the window."""
+
+
+class Actions(QObject):
+    """The commands as Qt actions of ``window``. `refresh` brings them up to date with its state."""
+
+    def __init__(self, window: MainWindow) -> None:
+        super().__init__(window)
+        self._window = window
+        self._commands = commands()
+        self._actions = {command.id: self._make(command) for command in self._commands}
+        signals().changed.connect(self._draw_icons)
+        self._draw_icons()
+
+    def __getitem__(self, id: str) -> QAction:
+        return self._actions[id]
+
+    def _make(self, command: Command) -> QAction:
+        action = QAction(command.text, self._window)
+        action.setObjectName(command.id)
+        action.setShortcuts([QKeySequence(keys) for keys in command.shortcuts])
+        action.setIconVisibleInMenu(False)
+        action.setCheckable(command.checked is not None)
+        if command.shortcuts:
+            text = translate("Actions", "{command} ({keys})")
+            keys = action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)
+            action.setToolTip(text.format(command=action.toolTip(), keys=keys))
+        if command.timeline:
+            action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        else:
+            self._window.addAction(action)
+        action.triggered.connect(lambda: command.run(self._window))
+        return action
+
+    def _draw_icons(self) -> None:
+        for command in self._commands:
+            if command.icon:
+                self._actions[command.id].setIcon(icon(command.icon))
+
+    def refresh(self) -> None:
+        """Which commands make sense now, and which choices are made."""
+        for command in self._commands:
+            action = self._actions[command.id]
+            action.setEnabled(command.enabled(self._window))
+            if command.checked is not None:
+                action.setChecked(command.checked(self._window))
+
+    def keep_keys(self, focus: QWidget | None) -> None:
+        """Leave the plain keys that the widget in focus wants to it."""
+        for command in self._commands:
+            for keys in command.shortcuts:
+                if keys in KEPT:
+                    kept = focus is not None and isinstance(focus, KEPT[keys])
+                    context = Qt.ShortcutContext.WidgetShortcut if kept else Qt.ShortcutContext.WindowShortcut
+                    self._actions[command.id].setShortcutContext(context)

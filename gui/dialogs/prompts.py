@@ -1,0 +1,32 @@
+"""Whatever stops and waits for the user goes through `Prompts`, so that a test can answer in the user's place."""
+
+from PySide6.QtCore import QCoreApplication
+from PySide6.QtWidgets import QDialog, QFileDialog, QMessageBox, QWidget
+
+translate = QCoreApplication.translate
+
+
+class Prompts:
+    """Asks and tells, over ``parent`` where there is one."""
+
+    def error(self, parent: QWidget | None, sentence: str) -> None:
+        """What could not be done, why, and what to do: one sentence."""
+        box = QMessageBox(QMessageBox.Icon.Warning, "Walkscope", sentence, parent=parent)
+        box.exec()
+
+    def run(self, dialog: QDialog) -> bool:
+        """Show ``dialog`` and wait; whether the user accepted it."""
+        return dialog.exec() == QDialog.DialogCode.Accepted
+
+    def about(self, parent: QWidget | None, title: str, text: str) -> None:
+        QMessageBox.about(parent, title, text)
+
+    def image_to_open(self, parent: QWidget | None, folder: str) -> str:
+        """The path of a memory image; empty where the user changed his mind."""
+        path, _ = QFileDialog.getOpenFileName(
+            parent,
+            translate("Prompts", "Open a memory image"),
+            folder,
+            translate("Prompts", "All files (*);;ELF cores and raw memory (*.core *.elf *.dump *.raw *.bin *.gz *.xz)"),
+        )
+        return path

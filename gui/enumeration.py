@@ -1,0 +1,82 @@
+"""Every mapping of the address space that is looked at, enumerated once, in a worker, for all that want it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from PySide6.QtCore import QObject, Signal
+
+from engine.arch.memory import PhysicalMemory
+from engine.arch.paging import Paging, bind
+from engine.machine import Refusal
+from gui.document import Document
+from gui.jobs import Report, runner
+
+if TYPE_CHECKING:
+    from engine.arch.mappings import Mappings
+
+KEY = "mappings"
+
+
+class Enumeration(QObject):
+    """``ready`` is emitted with the `Mappings` that were asked for; a later question takes the place of an earlier one.
+
+    `mappings` are those of the document's current state, or None while they are not known.
+    """
+
+    ready = Signal(object)
+    failed = Signal(str)
+
+    @classmethod
+    def of(cls, document: Document) -> Enumeration:
+        """The one that belongs to ``document``."""
+        found = document.findChild(cls)
+        return found if found is not None else cls(document)
+
+    def __init__(self, document: Document) -> None:
+        super().__init__(document)
+        self._document = document
+        self._of: tuple[PhysicalMemory, Paging] | None = None
+        self._mappings: Mappings | None = None
+
+    @property
+    def mappings(self) -> Mappings | None:
+        return self._mappings if self._subject() == self._of else None
+
+    def ask(self) -> None:
+        """Have ``ready`` emitted, now or when the work is done. Where two stages translate, it never is."""
+        subject = self._subject()
+        if subject is None:
+            return
+        if subject == self._of and self._mappings is not None:
+            self.ready.emit(self._mappings)
+        elif subject != self._of or not self._under_way():
+            self._of, self._mappings = subject, None
+            memory, paging = subject
+            text = self.tr("Reading the page tables")
+            runner().start(text, lambda report: _enumerate(memory, paging, report), self._done, key=KEY,
+                           failed=self.failed.emit)  # fmt: skip
+
+    def _subject(self) -> tuple[PhysicalMemory, Paging] | None:
+        """What is enumerated. Privilege does not count: it would only make the same work be done twice."""
+        stages = self._document.stages
+        if isinstance(stages, Refusal) or stages.second is not None:
+            return None
+        first = stages.first
+        registers = msgspec.structs.replace(first.registers, cpl=0, cr2=0)
+        paging = bind(registers, first.features, first.rules, pdptes_from_memory=first.pdptes_from_memory)
+        return self._document.state.memory, paging
+
+    def _under_way(self) -> bool:
+        return any(job.key == KEY for job in runner().running)
+
+    def _done(self, mappings: Mappings) -> None:
+        self._mappings = mappings
+        self.ready.emit(mappings)
+
+
+def _enumerate(memory: PhysicalMemory, paging: Paging, report: Report) -> Mappings:
+    from engine.arch.mappings import mappings
+
+    return mappings(memory, paging, progress=report)

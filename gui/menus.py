@@ -1,0 +1,127 @@
+"""The menu bar and the tool bar, made from the tables in `actions`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from PySide6.QtCore import QCoreApplication, QSize, Qt
+from PySide6.QtGui import QAction, QActionGroup, QFontMetrics
+from PySide6.QtWidgets import QLabel, QMainWindow, QMenu, QSizePolicy, QToolBar, QWidget
+
+from gui.action_set import Actions
+from gui.actions import TOOL_BAR, menus
+from gui.address_bar import AddressBar
+from gui.docks import Dock
+from gui.icons import SIZE
+from gui.recent import RecentFiles
+from gui.sights import sights
+from gui.theme import GRID, signals, ui_font
+
+translate = QCoreApplication.translate
+Fill = Callable[[QMenu], None]
+
+
+def build_menus(window: QMainWindow, actions: Actions, sections: dict[str, Fill]) -> None:
+    """``sections`` fill what the table of menus names with "@"."""
+    for title, ids in menus():
+        menu = window.menuBar().addMenu(title)
+        for id in ids:
+            if id == "-":
+                menu.addSeparator()
+            elif id in sections:
+                sections[id](menu)
+            else:
+                menu.addAction(actions[id])
+
+
+def recent_section(recent: RecentFiles, open_file: Callable[[str], None]) -> Fill:
+    """The files opened last, looked up when the menu is shown."""
+
+    def fill(menu: QMenu) -> None:
+        submenu = menu.addMenu(translate("Menus", "Open &recent"))
+
+        def refill() -> None:
+            submenu.clear()
+            for number, path in enumerate(recent.paths(), 1):
+                text = translate("Menus", "&{number}  {name}").format(number=number, name=Path(path).name)
+                action = submenu.addAction(text)
+                action.setToolTip(path)
+                action.setStatusTip(path)
+                action.triggered.connect(lambda _=False, path=path: open_file(path))
+            submenu.setEnabled(not submenu.isEmpty())
+            if not submenu.isEmpty():
+                submenu.addSeparator()
+                submenu.addAction(translate("Menus", "&Forget these files")).triggered.connect(recent.clear)
+
+        menu.aboutToShow.connect(refill)
+        refill()
+
+    return fill
+
+
+def docks_section(docks: list[Dock]) -> Fill:
+    """A tick for each dock that is shown."""
+
+    def fill(menu: QMenu) -> None:
+        menu.addActions([dock.toggleViewAction() for dock in docks])
+
+    return fill
+
+
+def scheme_section(actions: Actions) -> Fill:
+    """Light, dark, or as the desktop has it."""
+
+    def fill(menu: QMenu) -> None:
+        submenu = menu.addMenu(translate("Menus", "&Colours"))
+        group = QActionGroup(submenu)
+        for id in ("scheme-system", "scheme-light", "scheme-dark"):
+            group.addAction(actions[id])
+            submenu.addAction(actions[id])
+
+    return fill
+
+
+def sights_section(go: Callable[[int], None]) -> Fill:
+    """The addresses worth seeing in the image that comes with the program."""
+
+    def fill(menu: QMenu) -> None:
+        submenu = menu.addMenu(translate("Menus", "&Worth seeing"))
+        for number, sight in enumerate(sights()):
+            action = QAction(translate("Menus", "&{number}  {name}").format(number=number + 1, name=sight.title), menu)
+            action.setToolTip(sight.sentence)
+            action.triggered.connect(lambda _=False, number=number: go(number))
+            submenu.addAction(action)
+
+    return fill
+
+
+class ToolBar(QToolBar):
+    """Steps through the references, and the address bar."""
+
+    def __init__(self, actions: Actions, address_bar: AddressBar, parent: QWidget) -> None:
+        super().__init__(translate("ToolBar", "Tool bar"), parent)
+        self.setObjectName("toolBar")
+        self.setMovable(False)
+        self.setIconSize(QSize(SIZE, SIZE))
+        self.setContextMenuPolicy(Qt.ContextMenuPolicy.PreventContextMenu)
+        for id in TOOL_BAR:
+            self.addAction(actions[id])
+        self.step = QLabel()
+        self.step.setProperty("role", "muted")
+        self.step.setContentsMargins(2 * GRID, 0, 4 * GRID, 0)
+        self.addWidget(self.step)
+        self.addWidget(address_bar)
+        space = QWidget()
+        space.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+        self.addWidget(space)
+        signals().changed.connect(self._keep_width)
+        self._keep_width()
+
+    def show_step(self, number: int | None, count: int) -> None:
+        """``number`` from 0; None where there is no walk."""
+        text = translate("ToolBar", "step {number} / {count}")
+        self.step.setText(text.format(number=number + 1, count=count) if number is not None else "")
+
+    def _keep_width(self) -> None:
+        """Nothing moves while the number grows."""
+        widest = translate("ToolBar", "step {number} / {count}").format(number=88, count=88)
+        self.step.setMinimumWidth(QFontMetrics(ui_font()).horizontalAdvance(widest) + 6 * GRID)

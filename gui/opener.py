@@ -1,0 +1,107 @@
+"""Opens images: by dialog, by drop, from the command line, from the recent files. One path for all of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from PySide6.QtCore import QObject, Signal
+from PySide6.QtWidgets import QWidget
+
+from engine import events as ev
+from engine.arch.registers import Registers
+from engine.arch.rights import FETCH
+from engine.memory.image import Image
+from engine.memory.library import Library
+from engine.scenario import Scenario
+from gui.dialogs.prompts import Prompts
+from gui.document import Document, Query
+from gui.jobs import Report, runner
+from gui.recent import RecentFiles
+from gui.sights import IMAGE, is_shown, opening, sights
+
+KEY = "open"
+
+
+class Opener(QObject):
+    """What is open stays open until the new image has been read. ``opened`` is emitted when it has."""
+
+    opened = Signal()
+
+    def __init__(
+        self, document: Document, library: Library, recent: RecentFiles, prompts: Prompts, window: QWidget
+    ) -> None:
+        super().__init__(window)
+        self._document = document
+        self._library = library
+        self._recent = recent
+        self._prompts = prompts
+        self._window = window
+
+    def ask(self) -> None:
+        """Let the user choose a file."""
+        path = self._prompts.image_to_open(self._window, self._recent.folder())
+        if path:
+            self.open(path)
+
+    def open(self, path: str) -> None:
+        """Open the image in the file ``path``; where it cannot be read, a sentence says why and all stays as it is."""
+        absolute = str(Path(path).absolute())
+        self._read(absolute, lambda image: self._show(absolute, image))
+
+    def open_built_in(self, sight: int = 0) -> None:
+        """Walk sight ``sight`` of the image that comes with the program, which is opened unless it is open already."""
+        if is_shown(self._document.scenario):
+            self._document.ask(sights()[sight].query)
+        else:
+            self._read(IMAGE, lambda image: self._show_built_in(sight))
+
+    def _read(self, path: str, done: Callable[[Image], None]) -> None:
+        def work(report: Report) -> Image:
+            return self._library.load(path, progress=report)
+
+        text = self.tr("Opening {name}").format(name=self._library.file(path).name)
+        runner().start(text, work, done, key=KEY, failed=lambda sentence: self._failed(path, sentence))
+
+    def _failed(self, path: str, sentence: str) -> None:
+        if not Path(path).exists():
+            self._recent.remove(path)
+            self.opened.emit()
+        self._prompts.error(self._window, sentence)
+
+    def _show_built_in(self, sight: int) -> None:
+        self._document.open(opening())
+        self._document.ask(sights()[sight].query)
+        self.opened.emit()
+
+    def _show(self, path: str, image: Image) -> None:
+        registers: Registers | None = None
+        if not image.cpus:
+            registers = self._registers(path)
+            if registers is None:
+                return
+        event = ev.OpenImage(ev.ImageRef(path, self._library.size(path)), registers)
+        self._document.open(Scenario(events=(event,)))
+        refused = self._document.replay.refusal(1)
+        if refused is not None:
+            self._prompts.error(self._window, refused.reason)
+            return
+        query = _first_query(image)
+        if query is not None:
+            self._document.ask(query)
+        self._recent.add(path)
+        self.opened.emit()
+
+    def _registers(self, path: str) -> Registers | None:
+        from gui.dialogs.image_dialog import ImageDialog
+
+        features = Scenario().configuration.features
+        dialog = ImageDialog(Path(path).name, features, self._window)
+        accepted = self._prompts.run(dialog)
+        return dialog.registers if accepted else None
+
+
+def _first_query(image: Image) -> Query | None:
+    """The instruction that the image's first CPU was about to fetch."""
+    if not image.cpus:
+        return None
+    cpu = image.cpus[0]
+    return Query(dict(cpu.pointers)["RIP"], FETCH, 3 if cpu.registers.cpl == 3 else 0)

@@ -1,0 +1,88 @@
+"""The status bar: what is open, how it is paged, and long work with its progress and a way out."""
+
+from pathlib import PurePath
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QStatusBar, QToolButton, QWidget
+
+from engine.arch.addresses import grouped, size_name
+from engine.arch.registers import Mode
+from engine.machine import State
+from gui.document import Change, Document
+from gui.explain import engine_text
+from gui.icons import icon
+from gui.jobs import Jobs
+from gui.theme import GRID, signals
+
+
+class StatusBar(QStatusBar):
+    def __init__(self, document: Document, jobs: Jobs, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._document = document
+        self._jobs = jobs
+        self.image = QLabel()
+        self.mode = QLabel()
+        self.mode.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.work = QLabel()
+        self.progress = QProgressBar()
+        self.progress.setTextVisible(False)
+        self.progress.setFixedSize(40 * GRID, 2 * GRID)
+        self.cancel = QToolButton()
+        self.cancel.setToolTip(self.tr("Cancel"))
+        self.cancel.setAccessibleName(self.tr("Cancel"))
+        self.cancel.clicked.connect(self._cancel)
+        signals().changed.connect(lambda: self.cancel.setIcon(icon("close")))
+        self.cancel.setIcon(icon("close"))
+        self._panel = QWidget()
+        layout = QHBoxLayout(self._panel)
+        layout.setContentsMargins(0, 0, GRID, 0)
+        layout.setSpacing(GRID)
+        for widget in (self.work, self.progress, self.cancel):
+            layout.addWidget(widget)
+        self.addWidget(self.image)
+        self.addWidget(self.mode, 1)
+        self.addPermanentWidget(self._panel)
+        document.changed.connect(self._on_change)
+        jobs.changed.connect(self._show_work)
+        self._show_state()
+        self._show_work()
+
+    def _on_change(self, change: Change) -> None:
+        if change & (Change.SCENARIO | Change.STATE):
+            self._show_state()
+
+    def _show_state(self) -> None:
+        state = self._document.state
+        self.image.setText(self._image(state))
+        self.mode.setText(self._mode(state))
+
+    def _image(self, state: State) -> str:
+        if state.image is None:
+            return self.tr("no image open") if state.host is None else ""
+        text = self.tr("{name}, {format}, {size}")
+        return text.format(
+            name=PurePath(state.image.path).name, format=state.image.format, size=size_name(state.image.size)
+        )
+
+    def _mode(self, state: State) -> str:
+        if state.image is None:
+            return ""
+        registers = state.registers
+        if registers.mode is Mode.NONE:
+            return self.tr("paging off")
+        text = self.tr("{mode} paging, CR3 {cr3}")
+        return text.format(mode=engine_text(registers.mode.value), cr3=grouped(registers.cr3))
+
+    def _show_work(self) -> None:
+        running = self._jobs.running
+        self._panel.setVisible(bool(running))
+        if running:
+            job = running[0]
+            self.work.setText(job.text)
+            self.progress.setRange(0, 0 if job.fraction is None else 1000)
+            self.progress.setValue(round((job.fraction or 0) * 1000))
+            self.progress.setAccessibleName(job.text)
+
+    def _cancel(self) -> None:
+        for job in self._jobs.running[:1]:
+            self._jobs.cancel(job.key)
