@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.arch.bits import U64, bit
+from engine.arch.faults import Unknown
 from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Level, Paging
-from engine.arch.registers import CR4
+from engine.arch.registers import CR4, load_pdptes
 from engine.arch.rights import KEY_LO, US, Check
 
 U = np.uint64
@@ -20,6 +21,7 @@ Words = NDArray[np.uint64]
 Flags = NDArray[np.bool_]
 Small = NDArray[np.uint8]
 RightsColumn = NDArray[np.uint16]
+Index = NDArray[np.int64]
 
 
 class Code(IntEnum):
@@ -128,3 +130,27 @@ def page_base(level: Level, values: Words) -> Words:
     """The physical byte address of the page that each leaf of ``level`` maps."""
     base = values & U(level.page_address)
     return base | (values & U(level.high)) << U(level.high_shift) if level.high else base
+
+
+def pdpte_registers(memory: PhysicalMemory, paging: Paging, *, strict: bool = True) -> tuple[Words, Small, Words]:
+    """The four PDPTE registers, a `Code` for each, and where the missing bytes are for those that are unknown.
+
+    Registers that were not loaded are loaded from memory, all or none of them, as MOV to CR3 does; not ``strict``: each
+    by itself, for reserved bits and presence of the others do not count.
+    """
+    pdptes = paging.registers.pdptes
+    at = np.zeros(4, np.uint64)
+    if pdptes is None and not strict:
+        at = np.arange(paging.root, paging.root + 32, 8, dtype=np.uint64)
+        values, unknown = memory.gather(at)
+    elif pdptes is None:
+        loaded = load_pdptes(memory, paging.registers.cr3, paging.features)
+        if not isinstance(loaded, tuple):
+            found, missing = (Code.UNKNOWN, loaded.address) if isinstance(loaded, Unknown) else (Code.PDPTE_LOAD, 0)
+            return at, np.full(4, found, np.uint8), at + U(missing)
+        pdptes = loaded
+    if pdptes is not None:
+        values, unknown = np.array(pdptes, np.uint64), np.zeros(4, np.bool_)
+    code = np.where(values & U(1) != 0, np.uint8(Code.OK), np.uint8(Code.NOT_PRESENT))
+    code[unknown] = Code.UNKNOWN
+    return values, code, np.where(unknown, at, U(0))

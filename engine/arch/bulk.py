@@ -3,11 +3,10 @@
 A property test holds it equal to the explaining walker, address by address, faults included.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.arch.arrays import (
     Code,
@@ -23,12 +22,13 @@ from engine.arch.arrays import (
     page_base,
     read_entries,
 )
-from engine.arch.bits import U64, bit, mask
-from engine.arch.faults import Reason, Unknown, pf_code
+from engine.arch.bits import bit, mask
+from engine.arch.faults import Reason, pf_code
 from engine.arch.memory import PhysicalMemory
-from engine.arch.paging import Level, Paging
-from engine.arch.registers import CR3_LAM_U48, CR3_LAM_U57, CR4, RFLAGS_AC, Mode, load_pdptes
+from engine.arch.paging import Paging
+from engine.arch.registers import CR3_LAM_U48, CR3_LAM_U57, CR4, RFLAGS_AC, Mode
 from engine.arch.rights import READ, Access, Check, Kind, compile_check
+from engine.arch.upper import UpperLevels
 
 Progress = Callable[[float], None]
 """Is told how much is done, 0.0 .. 1.0, never less than before. Cancels by raising."""
@@ -57,20 +57,9 @@ class Translations(msgspec.Struct, frozen=True):
     def __len__(self) -> int:
         return len(self.code)
 
-    def block(self, start: int, stop: int) -> "Translations":
+    def part(self, rows: slice) -> "Translations":
         """A view of some of the rows."""
-        return Translations(*(getattr(self, name)[start:stop] for name in self.__struct_fields__))
-
-
-def empty(count: int) -> Translations:
-    """``count`` rows to fill."""
-    return Translations(
-        physical=np.zeros(count, np.uint64),
-        page_shift=np.zeros(count, np.uint8),
-        rights=np.zeros(count, np.uint16),
-        code=np.zeros(count, np.uint8),
-        level=np.zeros(count, np.uint8),
-    )
+        return Translations(*(getattr(self, name)[rows] for name in self.__struct_fields__))
 
 
 _REASONS = {
@@ -110,71 +99,100 @@ def translate(
     ``access`` None asks for presence only, as QEMU's gva2gpa does: reserved bits, rights, LAM and LASS do not count.
     """
     addresses = np.ascontiguousarray(addresses, np.uint64)
-    count = len(addresses)
-    out = empty(count)
-    for start in range(0, count, BLOCK):
-        stop = min(start + BLOCK, count)
-        _walk_block(memory, paging, addresses[start:stop], access, out.block(start, stop))
-        if progress is not None:
-            progress(stop / count)
+    out = empty(len(addresses))
+    walker = ArrayWalker(memory, paging, strict=access is not None) if paging.format is not None else None
+    check = compile_check(paging, access) if access is not None else PRESENCE
+    for block in blocks(len(addresses), progress):
+        rows = out.part(block)
+        linear = check_addresses(paging, addresses[block], access, rows.code)
+        if walker is None:
+            rows.physical[:], rows.rights[:] = linear, Right.ALL
+        else:
+            fill(rows, paging, walker.walk(linear, check))
     return out
 
 
-def _walk_block(
-    memory: PhysicalMemory, paging: Paging, addresses: Words, access: Access | None, out: Translations
-) -> None:
-    linear = check_addresses(paging, addresses, access, out.code)
-    if paging.format is None:
-        out.physical[:] = linear
-        out.rights[:] = Right.ALL
-        return
-    lanes = np.flatnonzero(out.code == Code.OK)
-    linear = linear[lanes]
-    base = np.full(len(lanes), paging.root, np.uint64)
-    levels = paging.levels
-    if paging.mode is Mode.PAE and not paging.pdptes_from_memory:
-        through, base = _through_pdptes(memory, paging, lanes, linear, access, out)
-        lanes, linear = lanes[through], linear[through]
-        levels = levels[1:]
-    check = compile_check(paging, access) if access is not None else PRESENCE
-    descend(memory, paging, levels, base, lanes, linear, check, out, strict=access is not None)
+def empty(count: int) -> Translations:
+    """``count`` rows to fill."""
+    return Translations(
+        physical=np.zeros(count, np.uint64),
+        page_shift=np.zeros(count, np.uint8),
+        rights=np.zeros(count, np.uint16),
+        code=np.zeros(count, np.uint8),
+        level=np.zeros(count, np.uint8),
+    )
 
 
-def descend(
-    memory: PhysicalMemory,
-    paging: Paging,
-    levels: tuple[Level, ...],
-    base: Words,
-    lanes: NDArray[np.intp],
-    linear: Words,
-    check: Check,
-    out: Translations,
-    *,
-    strict: bool = True,
-) -> None:
-    """`walk.descend` for arrays: ``linear`` addresses down ``levels`` from tables at ``base``, into rows ``lanes``."""
-    every = np.full(len(lanes), U64, np.uint64)
-    some = np.zeros(len(lanes), np.uint64)
-    tables = every
-    for lv in levels:
-        at = base + ((linear >> U(lv.shift) & U(lv.index_mask)) << U(lv.entry_shift))
-        value, unknown = read_entries(memory, lv, at)
-        code, leaf = classify(lv, value, unknown, strict=strict)
-        every = every & (value | U(lv.neutral & U64))
-        some = some | value
-        page = np.flatnonzero(leaf & (code == Code.OK))
-        code[page] = allowed(check, every[page], some[page], tables[page], value[page])
-        out.code[lanes] = code
-        out.level[lanes] = lv.level
-        out.physical[lanes[unknown]] = at[unknown]
-        page = page[code[page] == Code.OK]
-        where = lanes[page]
-        out.physical[where] = page_base(lv, value[page]) | linear[page] & U(mask(lv.page_shift - 1, 0))
-        out.page_shift[where] = lv.page_shift
-        out.rights[where] = combined_rights(paging, every[page], some[page], value[page])
-        on = np.flatnonzero(~leaf & (code == Code.OK))
-        lanes, linear, every, some = lanes[on], linear[on], every[on], some[on]
-        tables, base = every, value[on] & U(lv.table_address)
+def blocks(count: int, progress: Progress | None) -> Iterator[slice]:
+    """``count`` rows a block at a time; after each of them ``progress`` is told."""
+    for start in range(0, count, BLOCK):
+        stop = min(start + BLOCK, count)
+        yield slice(start, stop)
+        if progress is not None:
+            progress(stop / count)
+
+
+def fill(out: Translations, paging: Paging, ends: "Ends") -> None:
+    """The rows of a block; those with a code already were not to be walked."""
+    walked = out.code == Code.OK
+    np.copyto(out.code, ends.code, where=walked)
+    ok = out.code == Code.OK
+    np.multiply(ends.base, ok | (out.code == Code.UNKNOWN), out=out.physical)
+    np.multiply(ends.shift, ok, out=out.page_shift)
+    np.multiply(combined_rights(paging, ends.every, ends.some, ends.leaf), ok, out=out.rights)
+    np.multiply(ends.level, walked, out=out.level)
+
+
+class Ends(msgspec.Struct, frozen=True):
+    """Where walks ended. Columns. ``every``/``some``: AND/OR of all entries; ``leaf``: the last entry.
+
+    ``base``: the physical byte address that is reached, or that of the entry whose bytes are unknown.
+    """
+
+    code: Small
+    level: Small
+    shift: Small
+    base: Words
+    every: Words
+    some: Words
+    leaf: Words
+
+
+class ArrayWalker:
+    """One stage of translation for blocks of addresses. Not ``strict``: reserved bits do not count."""
+
+    def __init__(self, memory: PhysicalMemory, paging: Paging, *, strict: bool = True) -> None:
+        self._memory = memory
+        self._strict = strict
+        self._last = paging.levels[-1]
+        self._upper = UpperLevels(memory, paging, strict=strict)
+        self._low = np.array([mask(shift - 1, 0) for shift in range(64)], np.uint64)
+        self._shifts = np.zeros(8, np.uint8)
+        for lv in paging.levels:
+            self._shifts[lv.level] = lv.shift
+
+    def walk(self, linear: Words, check: Check) -> Ends:
+        """Walk addresses that are known to be canonical, and check ``check`` at their leaves."""
+        last = self._last
+        seen, number = self._upper.find(linear)
+        level, every, some = seen.level.take(number), seen.every.take(number), seen.some.take(number)
+        at = seen.host.take(number) + ((linear >> U(last.shift) & U(last.index_mask)) << U(last.entry_shift))
+        leaf, unknown = read_entries(self._memory, last, at)
+        code, _ = classify(last, leaf, unknown, strict=self._strict)
+        base = page_base(last, leaf)
+        if unknown.any():
+            np.copyto(base, at, where=unknown)
+        ended = level != last.level
+        if ended.any():
+            for column, of_upper in ((code, seen.code), (leaf, seen.value), (base, seen.base)):
+                np.copyto(column, of_upper.take(number), where=ended)
+        tables = every
+        every, some = every & leaf, some | leaf
+        np.copyto(code, allowed(check, every, some, tables, leaf), where=code == Code.OK)
+        shift = self._shifts.take(level)
+        offset = linear & self._low.take(shift)
+        offset *= code == Code.OK
+        return Ends(code, level, shift, base | offset, every, some, leaf)
 
 
 PRESENCE = Check(need=0, names=())
@@ -217,45 +235,3 @@ def _unmask_lam(paging: Paging, addresses: Words) -> Words:
             filled = np.where(addresses & U(bit(low - 1)) != 0, addresses | metadata, addresses & ~metadata)
             addresses = np.where(half, filled, addresses)
     return addresses
-
-
-def _through_pdptes(
-    memory: PhysicalMemory,
-    paging: Paging,
-    lanes: NDArray[np.intp],
-    linear: Words,
-    access: Access | None,
-    out: Translations,
-) -> tuple[NDArray[np.intp], Words]:
-    """Which lanes the four PDPTE registers let through, and the directories that these go on to."""
-    lv = paging.levels[0]
-    values, codes, at = pdpte_registers(memory, paging, strict=access is not None)
-    index = linear >> U(lv.shift) & U(lv.index_mask)
-    out.code[lanes], out.physical[lanes] = codes[index], at[index]
-    out.level[lanes] = np.where(codes <= Code.NOT_PRESENT, lv.level, 0)[index]
-    through = np.flatnonzero(codes[index] == Code.OK)
-    return through, values[index[through]] & U(lv.table_address)
-
-
-def pdpte_registers(memory: PhysicalMemory, paging: Paging, *, strict: bool = True) -> tuple[Words, Small, Words]:
-    """The four PDPTE registers, a `Code` for each, and where the missing bytes are for those that are unknown.
-
-    Registers that were not loaded are loaded from memory, all or none of them, as MOV to CR3 does; not ``strict``: each
-    by itself, for reserved bits and presence of the others do not count.
-    """
-    pdptes = paging.registers.pdptes
-    at = np.zeros(4, np.uint64)
-    if pdptes is None and not strict:
-        at = np.arange(paging.root, paging.root + 32, 8, dtype=np.uint64)
-        values, unknown = memory.gather(at)
-    elif pdptes is None:
-        loaded = load_pdptes(memory, paging.registers.cr3, paging.features)
-        if not isinstance(loaded, tuple):
-            found, missing = (Code.UNKNOWN, loaded.address) if isinstance(loaded, Unknown) else (Code.PDPTE_LOAD, 0)
-            return at, np.full(4, found, np.uint8), at + U(missing)
-        pdptes = loaded
-    if pdptes is not None:
-        values, unknown = np.array(pdptes, np.uint64), np.zeros(4, np.bool_)
-    code = np.where(values & U(1) != 0, np.uint8(Code.OK), np.uint8(Code.NOT_PRESENT))
-    code[unknown] = Code.UNKNOWN
-    return values, code, np.where(unknown, at, U(0))

@@ -6,7 +6,7 @@ A property test holds it equal to `nested_walk`, address by address, faults incl
 import numpy as np
 
 from engine.arch.arrays import Code, U, Words
-from engine.arch.bulk import BLOCK, Progress, Translations, descend, empty
+from engine.arch.bulk import ArrayWalker, Progress, Translations, blocks, empty, fill
 from engine.arch.memory import PhysicalMemory
 from engine.arch.rights import READ, Access, Check
 from engine.arch.second_stage import SecondStage, final_check
@@ -28,17 +28,10 @@ def translate_physical(
     """
     addresses = np.ascontiguousarray(addresses, np.uint64)
     wanted = check or final_check(second, access, 3, True)
-    out, paging = empty(len(addresses)), second.paging
-    for start in range(0, len(addresses), BLOCK):
-        stop = min(start + BLOCK, len(addresses))
-        block, rows = addresses[start:stop], out.block(start, stop)
-        lanes = np.arange(len(block))
+    out, walker = empty(len(addresses)), ArrayWalker(memory, second.paging)
+    for block in blocks(len(addresses), progress):
+        rows = out.part(block)
         if second.reach < 64:
-            beyond = block >> U(second.reach) != 0
-            rows.code[beyond] = Code.NOT_PRESENT
-            lanes = np.flatnonzero(~beyond)
-        base = np.full(len(lanes), paging.root, np.uint64)
-        descend(memory, paging, paging.levels, base, lanes, block[lanes], wanted, rows)
-        if progress is not None:
-            progress(stop / len(addresses))
+            rows.code[addresses[block] >> U(second.reach) != 0] = Code.NOT_PRESENT
+        fill(rows, second.paging, walker.walk(addresses[block], wanted))
     return out

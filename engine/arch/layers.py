@@ -8,11 +8,11 @@ for one reason.
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.arch.arrays import (
     Code,
     Flags,
+    Index,
     RightsColumn,
     Small,
     U,
@@ -20,16 +20,14 @@ from engine.arch.arrays import (
     classify,
     combined_rights,
     page_base,
+    pdpte_registers,
     read_tables,
 )
 from engine.arch.bits import U64, mask
-from engine.arch.bulk import Progress, pdpte_registers
+from engine.arch.bulk import Progress
 from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Level, Paging
-from engine.arch.registers import Mode
 from engine.arch.rights import XD
-
-Index = NDArray[np.int64]
 
 CHUNK = 1 << 16
 """Entries read at a time: their columns stay in the second-level cache."""
@@ -157,7 +155,7 @@ WORTH_ASKING = 64
 
 def _read_all(memory: PhysicalMemory, paging: Paging, lv: Level, nodes: _Frontier, first: int) -> _Part:
     is_root = lv is paging.levels[0]
-    if is_root and paging.mode is Mode.PAE and not paging.pdptes_from_memory:
+    if is_root and paging.pdptes_are_registers:
         values, code, at = pdpte_registers(memory, paging)
         leaf = np.zeros(4, np.bool_)
     else:

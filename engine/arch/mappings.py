@@ -10,9 +10,9 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
-from engine.arch.arrays import Code, Right, RightsColumn, Small, U, Words
+from engine.arch.arrays import Code, Index, Right, RightsColumn, Small, U, Words
 from engine.arch.bulk import Progress
-from engine.arch.layers import NO_ROWS, Index, Layer, Rows, joined, read_layers
+from engine.arch.layers import NO_ROWS, Layer, Rows, joined, read_layers
 from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Paging
 

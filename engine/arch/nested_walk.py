@@ -21,7 +21,7 @@ from engine.arch.faults import (
 )
 from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Paging
-from engine.arch.registers import CR4, Mode
+from engine.arch.registers import CR4
 from engine.arch.rights import READ, Access, Check, combined, compile_check
 from engine.arch.rules import NpfId
 from engine.arch.second_stage import EPT_NAMES, EPT_R, EPT_SSS, EPT_XU, HIGH_GPA, Kind2, SecondStage, final_check
@@ -129,7 +129,7 @@ def _translate(
     if guest.format is not None:
         check = compile_check(guest, access)
         levels, base = guest.levels, guest.root
-        if guest.mode is Mode.PAE and not guest.pdptes_from_memory:
+        if guest.pdptes_are_registers:
             physical = _GuestPhysical(trail.memory, second)
             stopped, base = pdpte_register(trail, guest, linear, Stage.GUEST, physical)
             if physical.stopped is not None:

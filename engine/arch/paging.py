@@ -86,6 +86,11 @@ class Paging(msgspec.Struct, frozen=True, cache_hash=True):
     pdptes_from_memory: bool = False
     """The top level of PAE is an ordinary level in memory (AMD under nested paging), not four registers."""
 
+    @property
+    def pdptes_are_registers(self) -> bool:
+        """The top level of PAE is four registers, not a table that each walk reads."""
+        return self.mode is Mode.PAE and not self.pdptes_from_memory
+
     def level(self, number: int) -> Level:
         return next(lv for lv in self.levels if lv.level == number)
 

@@ -29,7 +29,7 @@ from engine.arch.faults import (
 from engine.arch.formats import Decoded, EntryFormat, decode
 from engine.arch.memory import PhysicalMemory, Words
 from engine.arch.paging import Level, Paging, unmask_lam
-from engine.arch.registers import CR4, RFLAGS_AC, Mode, load_pdptes
+from engine.arch.registers import CR4, RFLAGS_AC, load_pdptes
 from engine.arch.rights import READ, Access, Check, Kind, combined, compile_check
 from engine.arch.rules import AdPolicy
 from engine.arch.second_stage import SecondStage
@@ -354,7 +354,7 @@ def walk(memory: PhysicalMemory, paging: Paging, address: int, access: Access = 
     check = compile_check(paging, access)
     levels, base = paging.levels, paging.root
     end: Leaf | Stop | Outcome | None = None
-    if paging.mode is Mode.PAE and not paging.pdptes_from_memory:
+    if paging.pdptes_are_registers:
         end, base = pdpte_register(trail, paging, linear, Stage.ONE)
         levels = levels[1:]
     if end is None:
