@@ -4,6 +4,7 @@ In the JSON, addresses, entries and masks are hex strings with 0x; sizes, levels
 The text is a table of at most 100 columns, one line a reference, with the outcome decoded below it.
 """
 
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -378,7 +379,8 @@ def _violations_text(violations: tuple[Violation, ...]) -> list[str]:
 
 
 def _reserved_text(reserved: int) -> list[str]:
-    return [f"   reserved bits that are set: {bit_names(reserved)}"] if reserved else []
+    text = f"reserved bits that are set: {bit_names(reserved)}"
+    return textwrap.wrap(text, 100, initial_indent="   ", subsequent_indent="      ") if reserved else []
 
 
 def _code_text(code: int, table: tuple[CodeBit, ...]) -> Iterator[str]:
