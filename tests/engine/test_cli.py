@@ -76,7 +76,7 @@ def test_walk_prints_the_steps() -> None:
     assert lines[0] == "read of 1 byte at 0x40_2a82, user, CPL 3"
     assert lines[3].split() == ["#", "entry", "read", "at", "value", "flags", "verdict"]
     assert [line.split()[1] for line in lines[4:8]] == ["PML4[0]", "PDPT[0]", "PD[2]", "PT[2]"]
-    assert "-> 0x1f9_7a82   4 KiB page   rights R – X U" in lines
+    assert "-> 0x1f9_7a82   4 KiB page   rights R – X U   key 0" in lines
     assert lines[-1] == "not in the image, assumed: EFER.NXE, PKRU"
 
 
