@@ -120,9 +120,10 @@ class Document(QObject):
         after = self.after(event)
         return after.reason if isinstance(after, Refusal) else None
 
-    def after(self, event: ev.Event) -> State | Refusal:
-        """What ``event`` would come to if it happened next; nothing changes."""
-        return apply(self.state, event, self._images)
+    def after(self, event: ev.Event, step: int | None = None) -> State | Refusal:
+        """What ``event`` would come to after ``step`` events (default: next); nothing changes."""
+        before = self.state if step is None else self._replay.state(step)
+        return apply(before, event, self._images)
 
     def append(self, event: ev.Event, text: str) -> str | None:
         """Insert ``event`` after the current step and go there; a sentence instead where it cannot happen."""
