@@ -218,8 +218,8 @@ class Document(QObject):
         if self._reference is None or not steps:
             return
         step = steps[self._reference]
-        if step.table is not None:
-            self._selection = Selection(step.stage, step.level, step.table, step.index)
+        # A PDPTE register is in no table: the lit reference alone tells of it.
+        self._selection = Selection(step.stage, step.level, step.table, step.index) if step.table is not None else None
 
     # --- the selection
 

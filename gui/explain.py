@@ -192,7 +192,7 @@ def _origin(walk: Walk, number: int) -> Iterator[str]:
     elif level == _levels(walk, step)[0]:
         text = translate("Explain", "CR3 names the {table} at {address}.")
         yield text.format(table=level.name, address=grouped(walk.paging.root))
-    what = translate("Explain", "Bits {bits} of the address are {index}: entry {index} is read.")
+    what = translate("Explain", "Bits {bits} of the address pick entry {index}.")
     yield what.format(bits=index_bits(level), index=step.index)
 
 
@@ -217,6 +217,8 @@ def _rule(walk: Walk, step: Step) -> Iterator[str]:
         case Rule.TABLE:
             text = translate("Explain", "It is present and points at the {table} at {address}.")
             yield text.format(table=_next_level(walk, step).name, address=grouped(step.base or 0))
+            if step.address is None and any(True for _ in broken_rules(step)):
+                yield translate("Explain", "Its reserved bits count only when CR3 is written, not now.")
         case Rule.PAGE:
             text = translate("Explain", "It maps a {size} page at {address}, and the access is allowed.")
             yield text.format(size=size_name(1 << step.entry.page_shift), address=grouped(step.base or 0))

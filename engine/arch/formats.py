@@ -10,6 +10,7 @@ from enum import Enum
 
 import msgspec
 
+from engine.arch.addresses import size_name
 from engine.arch.bits import bit, field, mask
 
 
@@ -413,7 +414,7 @@ def _decoded(entry: EntryFormat, f: Field, value: int, setting: Setting) -> Deco
         elif n:
             meaning = "not checked here"
     elif f.role is Role.ADDRESS:
-        meaning = f"page, {1 << (entry.page_shift - 10)} KiB" if entry.page_shift else "next table"
+        meaning = f"page, {size_name(1 << entry.page_shift)}" if entry.page_shift else "next table"
     elif f.role is Role.KEY:
         meaning = f"protection key {n}" if setting.keys else "ignored: protection keys are off"
     else:

@@ -1,0 +1,223 @@
+"""The selected entry: its bits, its fields, why the walk went on or stopped there, and the bytes around it."""
+
+from PySide6.QtCore import QModelIndex, QRectF, QSize, Qt
+from PySide6.QtGui import QGuiApplication, QKeySequence, QPainter, QPaintEvent, QShortcut
+from PySide6.QtWidgets import (
+    QApplication,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QScrollArea,
+    QStackedLayout,
+    QTableView,
+    QVBoxLayout,
+    QWidget,
+)
+
+from engine import events as ev
+from engine.arch.addresses import grouped
+from gui.document import Change, Document, Selection
+from gui.explain import entry_title, why, why_entry
+from gui.models.inspected import Inspected, inspected
+from gui.paint.bits import BitCells
+from gui.paint.marks import SMALL, empty_state
+from gui.theme import GAP, GRID, MARGIN, mono_font, signals, ui_font
+from gui.widgets.bit_cells import BitCellsWidget
+from gui.widgets.entry_tables import FieldsTable, RawTable
+from gui.widgets.level_chip import LevelChip
+
+
+class InspectorView(QWidget):
+    def __init__(self, document: Document, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._document = document
+        self._entry: Inspected | None = None
+        self.title, self.chip, self.value = QLabel(), LevelChip(), QLabel()
+        self.address, self.note, self.why = QLabel(), QLabel(), QLabel()
+        self.bits = BitCellsWidget()
+        self.fields = FieldsTable()
+        self.raw = RawTable()
+        self._empty = _Empty()
+        self._stack = QStackedLayout(self)
+        self._stack.addWidget(self._empty)
+        self._stack.addWidget(self._filled())
+        self.bits.chosen.connect(self._on_bit)
+        self.bits.flip.connect(self.flip)
+        self.fields.selectionModel().currentRowChanged.connect(self._on_field)
+        self.raw.clicked.connect(self._on_raw)
+        self.raw.activated.connect(self._on_raw)
+        copy = QShortcut(QKeySequence.StandardKey.Copy, self, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        copy.activated.connect(self.copy)
+        signals().changed.connect(self._dress)
+        document.changed.connect(self._on_change)
+        self._dress()
+        self._show()
+
+    def _filled(self) -> QWidget:
+        for label in (self.title, self.value, self.address, self.note, self.why):
+            label.setTextInteractionFlags(
+                Qt.TextInteractionFlag.TextSelectableByMouse | Qt.TextInteractionFlag.TextSelectableByKeyboard
+            )
+            label.setTextFormat(Qt.TextFormat.PlainText)
+            label.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
+        for label in (self.note, self.why):
+            label.setWordWrap(True)
+        self.address.setProperty("role", "muted")
+        self.note.setProperty("role", "hazard")
+        self.why.setAccessibleName(self.tr("Why"))
+        self._why_heading, self._raw_heading = _Heading(self.tr("Why")), _Heading(self.tr("Bytes of the table"))
+        head = QHBoxLayout()
+        head.setSpacing(GAP)
+        head.addWidget(self.title)
+        head.addWidget(self.chip)
+        head.addStretch()
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.setContentsMargins(MARGIN, GAP, MARGIN, MARGIN)
+        column.setSpacing(GRID)
+        column.addLayout(head)
+        column.addWidget(self.value)
+        column.addWidget(self.address)
+        column.addSpacing(GRID)
+        column.addWidget(self.bits)
+        column.addWidget(self.note)
+        column.addWidget(self.fields)
+        column.addWidget(self._why_heading)
+        column.addWidget(self.why)
+        column.addWidget(self._raw_heading)
+        column.addWidget(self.raw)
+        column.addStretch()
+        area = QScrollArea()
+        area.setWidget(content)
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        return area
+
+    def sizeHint(self) -> QSize:
+        return QSize(300, 560)
+
+    def _dress(self) -> None:
+        self.title.setFont(ui_font(1.1, bold=True))
+        self.value.setFont(mono_font(1.05))
+        self.address.setFont(mono_font(SMALL))
+
+    # --- what is shown
+
+    def _on_change(self, change: Change) -> None:
+        if change & (Change.STATE | Change.WALK | Change.REFERENCE | Change.SELECTION):
+            self._show()
+
+    def _show(self) -> None:
+        entry = self._entry = inspected(self._document)
+        self._stack.setCurrentIndex(0 if entry is None else 1)
+        if entry is None:
+            return
+        step = entry.step
+        self.title.setText(entry_title(step.stage, step.level, step.index))
+        self.chip.show_level(step.level.level, step.level.name)
+        known = step.value is not None
+        value = grouped(step.value or 0, entry.digits)
+        self.value.setText(value if known else self.tr("its bytes are not in the image"))
+        at = self.tr("at {address}").format(address=grouped(step.address)) if step.address is not None else ""
+        self.address.setText(at or self.tr("in a register of the processor"))
+        self.note.hide()
+        fields = entry.fields()
+        self.fields.fields.show(fields, step.level.level)
+        self.fields.fit()
+        self.fields.setVisible(known)
+        self.bits.setVisible(known)
+        if known:
+            self.bits.show_cells(BitCells(step.value or 0, entry.bits, step.level.level, tuple(fields)))
+            self._on_bit(self.bits.current)
+        self.why.setText("\n".join(self._sentences(entry)))
+        self._show_raw(entry)
+
+    def _sentences(self, entry: Inspected) -> list[str]:
+        walk, step = self._document.walk, entry.step
+        if walk is not None and entry.number is not None:
+            return why(walk, entry.number)
+        return why_entry(step.stage, step.level, step.value, step.rule)
+
+    def _show_raw(self, entry: Inspected) -> None:
+        step = entry.step
+        self._raw_heading.setVisible(step.table is not None)
+        self.raw.setVisible(step.table is not None)
+        if step.table is not None:
+            self.raw.show_entry(self._document.state.memory, step.level, step.table, step.index)
+
+    # --- what the user does
+
+    def _on_bit(self, bit: int | None) -> None:
+        self.fields.choose(self.fields.fields.row_of(bit) if bit is not None else None)
+
+    def _on_field(self, current: QModelIndex) -> None:
+        if not current.isValid():
+            return
+        field, bit = self.fields.fields.fields[current.row()], self.bits.current
+        if bit is None or not field.lo <= bit <= field.hi:
+            self.bits.select(field.lo)
+
+    def _on_raw(self, index: QModelIndex) -> None:
+        entry = self._entry
+        if entry is not None and entry.step.table is not None:
+            self._document.select(Selection(entry.step.stage, entry.step.level, entry.step.table, index.row()))
+
+    def flip(self, bit: int) -> None:
+        """Overwrite the entry with one bit flipped: an event, which can be undone."""
+        entry = self._entry
+        if entry is None:
+            return
+        if not entry.writable:
+            self._refuse(self.tr("A PDPTE register cannot be overwritten here: write CR3 to load it anew."))
+            return
+        step = entry.step
+        assert step.address is not None
+        assert step.value is not None
+        text = self.tr("Flip bit {bit} of {entry}")
+        text = text.format(bit=bit, entry=entry_title(step.stage, step.level, step.index))
+        poke = ev.Poke(step.address, step.value ^ (1 << bit), 1 << step.level.entry_shift)  # type: ignore[arg-type]
+        self._refuse(self._document.append(poke, text) or "")
+
+    def _refuse(self, sentence: str) -> None:
+        self.note.setText(sentence)
+        self.note.setVisible(bool(sentence))
+
+    def copy(self) -> None:
+        """What is selected in the part in focus, else the entry's value, to the clipboard."""
+        focus = QApplication.focusWidget()
+        text = ""
+        if isinstance(focus, QLabel):
+            text = focus.selectedText()
+        elif isinstance(focus, QTableView):
+            row = focus.currentIndex().row()
+            model = focus.model()
+            cells = (model.index(row, column).data() for column in range(model.columnCount()))
+            text = "\t".join(str(cell) for cell in cells) if row >= 0 else ""
+        if not text and self._entry is not None and self._entry.step.value is not None:
+            text = f"{self._entry.step.value:#0{self._entry.digits + 2}x}"
+        if text:
+            QGuiApplication.clipboard().setText(text)
+
+
+class _Heading(QLabel):
+    """The quiet title of a part."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.setProperty("role", "muted")
+        self.setContentsMargins(0, 2 * GRID, 0, 0)
+        signals().changed.connect(self._dress)
+        self._dress()
+
+    def _dress(self) -> None:
+        font = ui_font(SMALL, bold=True)
+        self.setFont(font)
+
+
+class _Empty(QWidget):
+    def paintEvent(self, event: QPaintEvent) -> None:
+        advice = self.tr("Click a slot in the hierarchy, or a reference of the walk.")
+        area = QRectF(self.rect()).adjusted(MARGIN, 0, -MARGIN, 0)
+        empty_state(QPainter(self), area, self.tr("No entry selected"), advice)
