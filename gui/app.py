@@ -77,6 +77,7 @@ def main(arguments: Sequence[str]) -> int:
 def begin(window: MainWindow, path: str | None) -> None:
     """Open what was asked for, or the image that comes with the program."""
     window.setWindowIcon(application_icon())
+    window.tabs.currentWidget().setFocus()
     if path is None:
         window.opener.open_built_in()
     else:

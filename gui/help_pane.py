@@ -1,12 +1,11 @@
 """Help beside the work: the pages of resources/docs, with links from one to another."""
 
-from PySide6.QtCore import QUrl
-from PySide6.QtGui import QTextDocument
+from PySide6.QtGui import QTextCharFormat, QTextCursor, QTextDocument
 from PySide6.QtWidgets import QFrame, QTextBrowser, QWidget
 
 from gui import resources
 from gui.docks import HELP_PAGE
-from gui.theme import GRID, signals
+from gui.theme import GRID, signals, ui_font
 
 FRONT = "index"
 """The page where no view has the focus."""
@@ -34,8 +33,20 @@ class HelpPane(QTextBrowser):
                 QTextDocument.MarkdownFeature.MarkdownDialectGitHub | QTextDocument.MarkdownFeature.MarkdownNoHTML
             )
             self.document().setMarkdown(resources.text("docs", f"{self.page}.md"), features)
-            self.setSource(QUrl())
-            self.verticalScrollBar().setValue(0)
+            self._quiet_headings()
+            self.moveCursor(QTextCursor.MoveOperation.Start)
+
+    def _quiet_headings(self) -> None:
+        """Headings a little larger than text: the pane is narrow."""
+        block = self.document().begin()
+        while block.isValid():
+            if block.blockFormat().headingLevel():
+                cursor = QTextCursor(block)
+                cursor.select(QTextCursor.SelectionType.BlockUnderCursor)
+                heading = QTextCharFormat()
+                heading.setFont(ui_font(1.25, bold=True))
+                cursor.mergeCharFormat(heading)
+            block = block.next()
 
 
 def page_about(widget: QWidget | None) -> str:

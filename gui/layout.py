@@ -45,6 +45,7 @@ def build_tabs(document: Document) -> QTabWidget:
     """Hierarchy, Walk, Mappings."""
     tabs = QTabWidget()
     tabs.setDocumentMode(True)
+    tabs.tabBar().setDrawBase(False)
 
     def hierarchy(parent: QWidget) -> QWidget:
         from gui.views.hierarchy import HierarchyView
@@ -108,6 +109,10 @@ class Layout:
         self._window.resizeDocks([*self._left, *self._right], [SIDE] * (len(self._left) + len(self._right)),
                                  Qt.Orientation.Horizontal)  # fmt: skip
         self._window.resizeDocks(self._left[-1:], [MACHINE], Qt.Orientation.Vertical)
+
+    def share(self, docks: list[Dock]) -> None:
+        """Give ``docks``, which stand one above the other, the same height."""
+        self._window.resizeDocks(docks, [1] * len(docks), Qt.Orientation.Vertical)
 
     def save(self, settings: QSettings) -> None:
         settings.setValue("window/geometry", self._window.saveGeometry())

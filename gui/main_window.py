@@ -192,7 +192,9 @@ class MainWindow(QMainWindow):
     def show_help(self, page: str = "") -> None:
         """Help about the view in focus, or a page by name."""
         self.help.show_page(page or page_about(QApplication.focusWidget()))
-        self.help_dock.show()
+        if not self.help_dock.isVisible():
+            self.help_dock.show()
+            self.layout_.share([self.inspector_dock, self.help_dock])
         self.help_dock.raise_()
 
     def about(self) -> None:

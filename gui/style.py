@@ -16,7 +16,8 @@ def install(application: QApplication) -> None:
 
     def dress() -> None:
         application.setPalette(palette(theme()))
-        application.setStyleSheet(sheet.substitute(colors(theme())))
+        icons = (resources.RESOURCES / "icons").as_posix()
+        application.setStyleSheet(sheet.substitute(colors(theme()), icons=icons))
 
     signals().changed.connect(dress)
     dress()

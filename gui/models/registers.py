@@ -16,11 +16,18 @@ ROOT = QModelIndex()
 
 FLAGS: dict[str, type[IntFlag]] = {"cr0": CR0, "cr4": CR4, "efer": EFER}
 """The registers that are made of named flags."""
+DECIDING: dict[str, int] = {
+    "cr0": CR0.PE | CR0.WP | CR0.NW | CR0.CD | CR0.PG,
+    "cr4": CR4.PSE | CR4.PAE | CR4.PGE | CR4.LA57 | CR4.PCIDE | CR4.SMEP | CR4.SMAP | CR4.PKE | CR4.CET | CR4.PKS
+    | CR4.LASS | CR4.LAM_SUP,
+    "efer": EFER.LME | EFER.LMA | EFER.NXE,
+}  # fmt: skip
+"""The flags that translation depends on."""
 NAMES = ("cr0", "cr2", "cr3", "cr4", "efer", "pkru", "pkrs", "pat", "rflags", "cpl")
 
 
 class Row(msgspec.Struct, frozen=True):
-    """``flags``: the names of those that are set. ``changed``: the event before this step changed the register."""
+    """``flags``: the names of those that are set. ``changed``: the event of this step changed the register."""
 
     name: str
     value: int
@@ -35,6 +42,16 @@ class Row(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """The value for the eye: a privilege is a digit, everything else 64 bits of hex."""
         return str(self.value) if self.name == "cpl" else grouped(self.value, 16)
+
+    @property
+    def short_text(self) -> str:
+        """The value without leading zeros, for where there is little room."""
+        return str(self.value) if self.name == "cpl" else grouped(self.value)
+
+    @property
+    def deciding(self) -> str:
+        """The flags that translation depends on and that are set."""
+        return " ".join(set_flags(self.name, self.value & DECIDING.get(self.name, 0)))
 
 
 def set_flags(name: str, value: int) -> tuple[str, ...]:

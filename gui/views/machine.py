@@ -110,7 +110,7 @@ class MachineView(QWidget):
         if state.cpu is None:
             self.cpus.insertItem(0, self.tr("registers as given"))
         self.cpus.setCurrentIndex(0 if state.cpu is None else state.cpu)
-        self.cpus.setEnabled(self.cpus.count() > 1)
+        self.cpus.setEnabled(self.cpus.count() > 0)
 
     def _show_roots(self, state: State) -> None:
         """CR3 of each CPU of the image, and every root that an event of this scenario chose."""
@@ -246,7 +246,7 @@ class _RegisterList(QListView):
 class _Delegate(QStyledItemDelegate):
     def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:
         row: Row = index.data(Role.ROW)
-        flags = line_height(ui_font(SMALL)) if row.flags else 0
+        flags = line_height(ui_font(SMALL)) if row.deciding else 0
         return QSize(30 * GRID, round(line_height(mono_font()) + flags + GRID))
 
     def paint(
@@ -272,7 +272,9 @@ def paint_register(painter: QPainter, rect: QRectF, row: Row, *, selected: bool 
     name_width = text_width("RFLAGS", ui_font()) + 2 * GRID
     draw_text(painter, QRectF(inner.left(), inner.top(), name_width, first), row.title, ui_font(), t.muted)
     value = QRectF(inner.left() + name_width, inner.top(), inner.width() - name_width, first)
-    draw_text(painter, value, row.text, mono_font(bold=row.changed), t.accent if row.changed else t.text)
-    if row.flags:
+    font = mono_font(bold=row.changed)
+    text = row.text if text_width(row.text, font) <= value.width() else row.short_text
+    draw_text(painter, value, text, font, t.accent if row.changed else t.text)
+    if row.deciding:
         below = QRectF(value.left(), inner.top() + first, value.width(), line_height(ui_font(SMALL)))
-        draw_text(painter, below, " ".join(row.flags), ui_font(SMALL), t.muted)
+        draw_text(painter, below, row.deciding, ui_font(SMALL), t.muted)

@@ -126,7 +126,8 @@ def paint_row(
     right = card.right() - (6 * GRID if bad else 2 * GRID)
     left = card.left() + NUMBER
     title = QRectF(left, top, right - left, first)
-    draw_text(painter, title, line.title, ui_font(bold=selected), _color(line))
+    middle = Qt.TextElideMode.ElideMiddle
+    draw_text(painter, title, line.title, ui_font(bold=selected), _color(line), elide=middle)
     below = QRectF(left, top + first, right - left, second)
     draw_text(painter, below, line.subtitle, ui_font(SMALL), t.hazard_text if bad else t.muted)
     if bad:
