@@ -87,6 +87,9 @@ class _Frontier(msgspec.Struct, frozen=True):
     tables: Words
     rights: Words
 
+    def take(self, which: Index) -> "_Frontier":
+        return _Frontier(self.tables[which], self.rights[which])
+
     def part(self, start: int, stop: int) -> "_Frontier":
         return _Frontier(self.tables[start:stop], self.rights[start:stop])
 
@@ -114,46 +117,40 @@ def read_layers(memory: PhysicalMemory, paging: Paging, progress: Progress | Non
     frontier = _Frontier(np.array([paging.root], np.uint64), np.array([ANDED], np.uint64))
     kept = 0
     for number, lv in enumerate(paging.levels):
-        nodes, step, parts = len(frontier.tables), CHUNK // lv.entries, []
+        alive = _alive(memory, frontier.tables)
+        read = frontier.take(alive)
+        nodes, step, parts = len(alive), CHUNK // lv.entries, [_EMPTY]
         for start in range(0, nodes, step):
             if kept > MOST_ROWS:
-                parts.append(_unread(lv, frontier.part(start, nodes), start))
+                parts.append(_unread(lv, read.part(start, nodes), start))
                 break
             stop = min(start + step, nodes)
-            parts.append(_read(memory, paging, lv, frontier.part(start, stop), start))
+            parts.append(_read(memory, paging, lv, read.part(start, stop), start))
             kept += len(parts[-1].rows)
             if progress is not None:
                 # Each level is taken to have ten times the work of the one above it.
                 progress((1 + 9 * stop / nodes) * 10.0 ** (number - len(paging.levels)))
         edges, child = np.unique(np.concatenate([part.key for part in parts]), return_inverse=True)
-        layers.append(_layer(paging, lv, nodes, parts, child))
+        layers.append(_layer(paging, lv, alive, len(frontier.tables), parts, child))
         if not len(edges):
             break
         frontier = _Frontier(edges & U(U64 ^ 0xFFF), edges & U(0xFFF))
     return layers
 
 
-def _read(memory: PhysicalMemory, paging: Paging, lv: Level, nodes: _Frontier, first: int) -> _Part:
-    """Read and decode the tables of ``nodes``, which are number ``first`` and those that follow it.
-
-    Tables that are all zero hold nothing and are not read: memory that was never written is often taken for tables.
-    """
-    if len(nodes.tables) < WORTH_ASKING:
-        return _read_all(memory, paging, lv, nodes, first)
-    alive = np.flatnonzero(~memory.blank(nodes.tables >> U(12)))
-    part = _read_all(memory, paging, lv, _Frontier(nodes.tables[alive], nodes.rights[alive]), 0)
-
-    def moved(at: Index) -> Index:
-        return (alive[at // lv.entries] + first) * lv.entries + at % lv.entries
-
-    return _Part(part.rows, moved(part.row_at), moved(part.edge_at), part.key)
-
-
 WORTH_ASKING = 64
 """With fewer tables it is quicker to read them all."""
 
 
-def _read_all(memory: PhysicalMemory, paging: Paging, lv: Level, nodes: _Frontier, first: int) -> _Part:
+def _alive(memory: PhysicalMemory, tables: Words) -> Index:
+    """The tables worth reading: memory that was never written is often taken for tables, and it holds nothing."""
+    if len(tables) < WORTH_ASKING:
+        return np.arange(len(tables))
+    return np.flatnonzero(~memory.blank(tables >> U(12)))
+
+
+def _read(memory: PhysicalMemory, paging: Paging, lv: Level, nodes: _Frontier, first: int) -> _Part:
+    """Read and decode the tables of ``nodes``, which are number ``first`` and those that follow it."""
     is_root = lv is paging.levels[0]
     if is_root and paging.pdptes_are_registers:
         values, code, at = pdpte_registers(memory, paging)
@@ -189,9 +186,7 @@ def _accumulated(lv: Level, nodes: _Frontier, values: Words, slots: Index) -> tu
     return every, (above & U(NO_EXECUTE)) << U(60) | own
 
 
-def _runs(
-    lv: Level, slots: Index, target: Words, rights: RightsColumn, code: Small, half: int
-) -> tuple[Rows, Index]:
+def _runs(lv: Level, slots: Index, target: Words, rights: RightsColumn, code: Small, half: int) -> tuple[Rows, Index]:
     """Neighbouring ``slots`` as rows, and the slot that each row starts at. Their ``start`` is not yet set."""
     if not len(slots):
         return NO_ROWS, slots
@@ -225,9 +220,17 @@ def _unread(lv: Level, nodes: _Frontier, first: int) -> _Part:
     return _Part(rows, (np.arange(count) + first) * lv.entries, none, none.astype(np.uint64))
 
 
-def _layer(paging: Paging, lv: Level, nodes: int, parts: list[_Part], child: Index) -> Layer:
-    row_at = np.concatenate([part.row_at for part in parts])
-    edge_at = np.concatenate([part.edge_at for part in parts])
+_EMPTY = _Part(NO_ROWS, np.zeros(0, np.int64), np.zeros(0, np.int64), _NONE)
+
+
+def _layer(paging: Paging, lv: Level, alive: Index, nodes: int, parts: list[_Part], child: Index) -> Layer:
+    """The layer of ``nodes`` nodes, of which ``parts`` count those that are ``alive`` alone."""
+
+    def moved(at: Index) -> Index:
+        return alive[at // lv.entries] * lv.entries + at % lv.entries
+
+    row_at = moved(np.concatenate([part.row_at for part in parts]))
+    edge_at = moved(np.concatenate([part.edge_at for part in parts]))
     bounds = np.arange(nodes + 1) * lv.entries
     rows = joined([part.rows for part in parts])
     return Layer(

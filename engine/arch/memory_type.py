@@ -1,7 +1,7 @@
 """The memory type of an access: what the guest's PAT, the second stage and the MTRRs make of it.
 
-Sources: Intel SDM vol. 3A, 12.11 - 12.12 and vol. 3C, 29.3.7; AMD APM vol. 2, 7.8 and 15.25.8. MTRRs are not modelled: the
-range is taken to be WB, which is named where it decides (`mtrr`).
+Sources: Intel SDM vol. 3A, 12.11 - 12.12 and vol. 3C, 29.3.7; AMD APM vol. 2, 7.8 and 15.25.8. MTRRs are not modelled:
+the range is taken to be WB, which is named where it decides (`mtrr`).
 """
 
 import msgspec
@@ -43,7 +43,7 @@ _NPT_MTRR = {  # combined type -> result by MTRR type, in the order above (APM v
 
 
 class MemoryType(msgspec.Struct, frozen=True):
-    """``guest`` and ``second``: the types the two stages name, '' where there is no such stage; ``result``: in effect."""
+    """``guest`` and ``second``: the types the two stages name ('': no such stage); ``result``: the one in effect."""
 
     guest: str
     second: str
@@ -83,7 +83,8 @@ def memory_type(walk: Walk) -> MemoryType | None:
     if walk.second is None:
         return MemoryType(of_guest, "", effective("WB", of_guest), (manual("SDM vol. 3A, 12.12.3"), MTRR_ASSUMED))
     nested = _leaf(walk, Stage.NESTED)
-    assert nested is not None and nested.value is not None
+    assert nested is not None
+    assert nested.value is not None
     if walk.second.kind is Kind2.EPT:
         of_ept = ENCODINGS[field(nested.value, 5, 3)]
         ignores_pat = field(nested.value, 6, 6)
