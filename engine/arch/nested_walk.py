@@ -24,7 +24,17 @@ from engine.arch.paging import Paging
 from engine.arch.registers import CR4
 from engine.arch.rights import READ, Access, Check, combined, compile_check
 from engine.arch.rules import NpfId
-from engine.arch.second_stage import EPT_NAMES, EPT_R, EPT_SSS, EPT_XU, HIGH_GPA, Kind2, SecondStage, final_check
+from engine.arch.second_stage import (
+    EPT_NAMES,
+    EPT_R,
+    EPT_SSS,
+    EPT_XU,
+    FETCH_BIT,
+    HIGH_GPA,
+    Kind2,
+    SecondStage,
+    final_check,
+)
 from engine.arch.walk import (
     Leaf,
     Stage,
@@ -197,7 +207,11 @@ def _npf(stop: Stop, second: SecondStage, check: Check, final: bool, access: Acc
         | (bit(32) if final else bit(33))
         | bool(on_shadow_page) * bit(37)
     )
-    basis: Basis = HIGH_GPA if stop.reason is Reason.OUT_OF_RANGE else manual("AMD APM vol. 2, 15.25.6")
+    basis: Basis = manual("AMD APM vol. 2, 15.25.6")
+    if stop.reason is Reason.OUT_OF_RANGE:
+        basis = HIGH_GPA
+    elif check.fetch and not paging.setting.nxe:
+        basis = FETCH_BIT
     return NestedPageFault(info, stop.target, stop.reason, basis, stop.violations, stop.reserved)
 
 

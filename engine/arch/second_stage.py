@@ -263,4 +263,5 @@ def final_check(second: SecondStage, access: Access, cpl: int, user_page: bool) 
     )
 
 
+FETCH_BIT = assumed("npf_id: whether EXITINFO1 tells a fetch while the host's EFER.NXE is 0")
 HIGH_GPA = assumed("npt_gpa_high: what a 4-level NPT does with GPA bits 51:48 is not documented")
