@@ -185,7 +185,7 @@ class ChoiceEditor(Editor):
 
     def set_value(self, value: Any) -> None:
         """A value that is not among the choices is added to them, and said not to be there."""
-        if value is not None and all(choice != value for _, choice in self._choices):
+        if value is not None and value != self.value and all(choice != value for _, choice in self._choices):
             self.set_choices([*self._choices, (self.tr("{value}, not there").format(value=value), value)])
         for number, (_, choice) in enumerate(self._choices):
             if choice == value:

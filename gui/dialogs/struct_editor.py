@@ -1,7 +1,8 @@
 """An editor for any of the engine's values, made from the fields of its type (`msgspec.inspect`)."""
 
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
+import msgspec
 import msgspec.inspect as mi
 from PySide6.QtWidgets import QGridLayout
 
@@ -42,6 +43,7 @@ class StructEditor(FieldsEditor):
         super().__init__()
         self._struct, self._state = struct, state
         self._hidden: dict[str, Any] = {}
+        self._offered_for: int | None = None
         self.form, self.flags, self.groups = form(), QGridLayout(), form()
         self.flags.setHorizontalSpacing(4 * GRID)
         self.flags.setVerticalSpacing(GRID)
@@ -49,10 +51,13 @@ class StructEditor(FieldsEditor):
         assert isinstance(shape, mi.StructType)
         self._texts = {f.name: field(struct, f.name) for f in shape.fields}
         self._types = {f.name: f.type for f in shape.fields}
+        defaults = {f.name: _default(f) for f in shape.fields}
         # Which machine it is about comes first, whatever the order of the fields is.
         for name, text in sorted(self._texts.items(), key=lambda item: item[1].editor not in PICKERS):
             if text.editor != "hidden":
                 self._add(name, text)
+                if defaults[name] is not msgspec.UNSET:
+                    self.editors[name].set_value(defaults[name])
         below = (self.flags, self.groups) if self.form.rowCount() else (self.groups, self.flags)
         for layout in (self.form, *below):
             self.column.addLayout(layout)
@@ -89,9 +94,13 @@ class StructEditor(FieldsEditor):
             text = self._texts[name]
             if text.needs is not None:
                 self._show_row(editor, self._counts(text))
-            if text.editor in PER_VM and isinstance(editor, ChoiceEditor) and "vm" in self.editors:
-                choices = existing(text.editor, self._state, self.editors["vm"].value)
-                editor.set_choices(choices)
+        vm = self.editors["vm"].value if "vm" in self.editors else None
+        if vm is not None and vm != self._offered_for:
+            self._offered_for = vm
+            for name, editor in self.editors.items():
+                picker = self._texts[name].editor
+                if picker in PER_VM and isinstance(editor, ChoiceEditor):
+                    editor.set_choices(existing(picker, self._state, vm))
 
     def _counts(self, text: Field) -> bool:
         assert text.needs is not None
@@ -142,6 +151,13 @@ class StructEditor(FieldsEditor):
         self._relate()
 
 
+def _default(field_: mi.Field) -> Any:
+    """The value that the field has where none is given; UNSET where there is none."""
+    if field_.default_factory is not msgspec.NODEFAULT:
+        return field_.default_factory()
+    return msgspec.UNSET if field_.required else field_.default
+
+
 def make_editor(struct: type, name: str, kind: mi.Type, text: Field, state: State) -> Editor:
     """The editor that field ``name`` of ``struct`` wants: as its `Field` says, else as its type does."""
     if text.editor == "size":
@@ -154,7 +170,7 @@ def make_editor(struct: type, name: str, kind: mi.Type, text: Field, state: Stat
         case mi.EnumType():
             return ChoiceEditor(members(list(kind.cls)))
         case mi.LiteralType():
-            return ChoiceEditor(members(kind.values))
+            return ChoiceEditor(members(get_args(get_type_hints(struct)[name])))
         case mi.StructType():
             return struct_editor(kind.cls, state)
         case mi.UnionType():
