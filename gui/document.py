@@ -18,6 +18,7 @@ from engine.edits import Edit, Insert, Move, Remove, Replace
 from engine.machine import Images, Refusal, State, apply
 from engine.machine.look import HERE, Place, Stages, look, stages
 from engine.scenario import Replay, Scenario
+from gui.pins import Pin, Pins
 
 
 class Change(Flag):
@@ -33,7 +34,9 @@ class Change(Flag):
     """Another reference of the walk is lit."""
     SELECTION = auto()
     """Another entry is selected."""
-    ALL = SCENARIO | STATE | WALK | REFERENCE | SELECTION
+    PINS = auto()
+    """Another moment is pinned as A or B."""
+    ALL = SCENARIO | STATE | WALK | REFERENCE | SELECTION | PINS
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -76,6 +79,7 @@ class Document(QObject):
         self._walk: Walk | Refusal | None = None
         self._reference: int | None = None
         self._selection: Selection | None = None
+        self._pins = Pins()
         self.undo_stack = QUndoStack(self)
 
     # --- the scenario and its steps
@@ -106,6 +110,7 @@ class Document(QObject):
         self._replay = Replay(scenario, self._images)
         self.undo_stack.clear()
         self._query = self._walk = self._reference = self._selection = None
+        self._pins = Pins()
         self._step = len(scenario.events) if step is None else step
         self.changed.emit(Change.ALL)
 
@@ -145,10 +150,36 @@ class Document(QObject):
     def move_event(self, at: int, to: int, text: str) -> None:
         self.edit(Move(at, to), text)
 
-    def _show_edited(self, scenario: Scenario, step: int) -> None:
+    def _show_edited(self, scenario: Scenario, step: int, edit: Edit) -> None:
         self._replay.edit(scenario)
+        self._pins = self._pins.after(edit)
         self._step = max(0, min(step, len(scenario.events)))
         self._refresh(Change.SCENARIO | Change.STATE)
+
+    # --- the moments that are compared
+
+    @property
+    def pinned(self) -> Pins:
+        """What the user pinned."""
+        return self._pins
+
+    @property
+    def pins(self) -> tuple[Pin, Pin]:
+        """A and B as they are now, pinned or not."""
+        return self._pins.resolve(self.scenario.events, self._step)
+
+    def pin_a(self, step: int | None, pcpu: int | None = None) -> None:
+        """Compare from the state after ``step`` events on; None: from before the last mode change."""
+        self._pin(msgspec.structs.replace(self._pins, a=None if step is None else Pin(step, pcpu)))
+
+    def pin_b(self, step: int | None, pcpu: int | None = None) -> None:
+        """Compare with the state after ``step`` events; None: with the current one."""
+        self._pin(msgspec.structs.replace(self._pins, b=None if step is None else Pin(step, pcpu)))
+
+    def _pin(self, pins: Pins) -> None:
+        if pins != self._pins:
+            self._pins = pins
+            self.changed.emit(Change.PINS)
 
     # --- the walk
 
@@ -262,7 +293,7 @@ class _EditCommand(QUndoCommand):
         self._inverse = edit.inverse(document.scenario)
 
     def redo(self) -> None:
-        self._document._show_edited(self._edit.apply(self._document.scenario), self._after_step)
+        self._document._show_edited(self._edit.apply(self._document.scenario), self._after_step, self._edit)
 
     def undo(self) -> None:
-        self._document._show_edited(self._inverse.apply(self._document.scenario), self._before_step)
+        self._document._show_edited(self._inverse.apply(self._document.scenario), self._before_step, self._inverse)

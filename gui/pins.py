@@ -1,0 +1,51 @@
+"""The two moments that everything compares: A and B, each a step and, where that matters, a pCPU."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from engine import events as ev
+from engine.edits import Edit, Insert, Move, Remove
+
+
+class Pin(msgspec.Struct, frozen=True):
+    """The state after ``step`` events. ``pcpu``: whose hardware walks; None: the pCPU that the vCPU is on."""
+
+    step: int
+    pcpu: int | None = None
+
+
+class Pins(msgspec.Struct, frozen=True):
+    """What the user pinned. None follows: A the step before the last mode change, B the current step."""
+
+    a: Pin | None = None
+    b: Pin | None = None
+
+    def resolve(self, events: Sequence[ev.Event], step: int) -> tuple[Pin, Pin]:
+        """A and B while ``step`` is current."""
+        b = self.b or Pin(step)
+        return self.a or Pin(before_change(events, b.step)), b
+
+    def after(self, edit: Edit) -> "Pins":
+        """The same moments once ``edit`` has moved the steps."""
+        return Pins(*(msgspec.structs.replace(pin, step=_moved(pin.step, edit)) if pin else None
+                      for pin in (self.a, self.b)))  # fmt: skip
+
+
+def before_change(events: Sequence[ev.Event], step: int) -> int:
+    """The step before the last mode change up to ``step``; where there is none, the step before it."""
+    changes = (n for n in range(step - 1, -1, -1) if isinstance(events[n], ev.ChangeMode))
+    return next(changes, max(0, step - 1))
+
+
+def _moved(step: int, edit: Edit) -> int:
+    """``step`` counts the events before a moment, so an event that comes or goes before it moves it."""
+    match edit:
+        case Insert(at=at):
+            return step + (at < step)
+        case Remove(at=at):
+            return step - (at < step)
+        case Move(at=at, to=to):
+            left = step - (at < step)
+            return left + (to < left + (at < step))
+    return step
