@@ -42,7 +42,7 @@ class Class(IntEnum):
 EXPOSES = frozenset({Class.ANOTHER_PAGE, Class.TABLE_PAGE, Class.HOST_PAGE, Class.OTHER_VM, Class.OUTSIDE_RAM})
 """Classes in which the guest reaches what it should not, and nobody is asked."""
 
-_FAULTS = {
+FAULTS = {
     Code.NOT_PRESENT: Class.NOT_PRESENT,
     Code.RESERVED: Class.RESERVED,
     Code.MISCONFIGURED: Class.RESERVED,
@@ -50,6 +50,7 @@ _FAULTS = {
     Code.KEY: Class.PERMISSION,
     Code.UNKNOWN: Class.UNKNOWN,
 }
+"""The class of a page that does not translate."""
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -161,7 +162,7 @@ def classify(a: Translations, b: Translations, owner: Words, vm: int, gfns: Word
     """`Class` of each row. ``owner``: packed owners of what B gives; ``gfns``: the guest frames that are translated."""
     kind = np.zeros(len(gfns), np.uint8)
     a_ok, b_ok = a.code == Code.OK, b.code == Code.OK
-    for code, found in _FAULTS.items():
+    for code, found in FAULTS.items():
         kind[(b.code == code) & (a_ok | (a.code != code))] = found
     moved = b_ok & (~a_ok | (a.physical != b.physical))
     exposed = classify_exposed(b, owner, vm, gfns)
