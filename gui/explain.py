@@ -24,6 +24,7 @@ from engine.arch.faults import (
     Violation,
 )
 from engine.arch.formats import Role
+from engine.arch.memory_type import memory_type
 from engine.arch.paging import Level
 from engine.arch.second_stage import Kind2
 from engine.arch.walk import Rule, Stage, Step, Update, Walk
@@ -300,6 +301,61 @@ def _flag_names(step: Step, update: Update) -> Iterator[str]:
     for field in step.entry.fields:
         if field.mask & changed:
             yield field.name
+
+
+# --- a reference, and the walk up to it
+
+
+def reference_title(walk: Walk, number: int) -> str:
+    """What step ``number`` (from 0) is: "Reference 17: nested PDPT entry 4"."""
+    step = walk.steps[number]
+    entry = entry_title(step.stage, step.level, step.index)
+    if step.address is None:
+        return translate("Explain", "PDPTE register: {entry}").format(entry=entry)
+    count = sum(earlier.address is not None for earlier in walk.steps[: number + 1])
+    return translate("Explain", "Reference {number}: {entry}").format(number=count, entry=entry)
+
+
+def reads(step: Step) -> str:
+    """What was read where."""
+    if step.value is None:
+        return translate("Explain", "reads {address}").format(address=grouped(step.address or 0))
+    value = grouped(step.value, 2 << step.level.entry_shift)
+    if step.address is None:
+        return translate("Explain", "value {value}").format(value=value)
+    return translate("Explain", "reads {address}   value {value}").format(address=grouped(step.address), value=value)
+
+
+def so_far(walk: Walk, number: int) -> str:
+    """The rights that are left and what the walk has cost, up to step ``number`` (from 0)."""
+    addresses = [step.address for step in walk.steps[: number + 1] if step.address is not None]
+    lines = len({address >> 6 for address in addresses})
+    text = translate("Explain", "Rights so far: {rights}. Cost so far: {references}, {lines} cache lines.")
+    if lines == 1:
+        text = translate("Explain", "Rights so far: {rights}. Cost so far: {references}, 1 cache line.")
+    return text.format(rights=walk.rights_after(number).letters(), references=references(len(addresses)), lines=lines)
+
+
+def together(walk: Walk) -> list[str]:
+    """What both stages make of rights and memory type, for a walk that reached its page."""
+    outcome = walk.outcome
+    if not isinstance(outcome, Translated) or not walk.steps:
+        return []
+    kind = memory_type(walk)
+    assert kind is not None
+    if walk.second is None:
+        return [translate("Explain", "Memory type: {result}.").format(result=kind.result)]
+    said = []
+    guest = [number for number, step in enumerate(walk.steps) if step.stage is Stage.GUEST]
+    if guest:
+        text = translate(
+            "Explain", "Rights: the guest's tables give {guest}, the nested ones {nested}; together {both}."
+        )
+        rights = (walk.rights_after(guest[-1]), walk.rights_after(len(walk.steps) - 1), outcome.rights)
+        said.append(text.format(**dict(zip(("guest", "nested", "both"), (r.letters() for r in rights), strict=True))))
+    text = translate("Explain", "Memory type: {guest} by the guest's PAT, {second} by the second stage: {result}.")
+    said.append(text.format(guest=kind.guest, second=kind.second, result=kind.result))
+    return said
 
 
 def index_bits(level: Level) -> str:

@@ -1,0 +1,131 @@
+"""The references of a walk as a grid: rows are guest levels, columns nested levels; one stage is a single row."""
+
+import msgspec
+
+from engine.arch.addresses import grouped, size_name
+from engine.arch.faults import Translated
+from engine.arch.walk import Stage, Step, Walk
+from gui.explain import outcome_title, translate
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The heading of a row or a column. ``level``: its colour, None for none; ``note``: an address, for a row."""
+
+    title: str
+    level: int | None
+    note: str = ""
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """A place in the grid. ``step``: the number (from 0) of the walk's step there; None where the walk did not come.
+
+    ``reference``: the number (from 1) of the memory reference; None for a PDPTE register, which costs none.
+    """
+
+    row: int
+    column: int
+    step: int | None = None
+    reference: int | None = None
+
+
+class Grid(msgspec.Struct, frozen=True):
+    """``end``: the place of the result, after the last reference."""
+
+    columns: tuple[Head, ...]
+    rows: tuple[Head, ...]
+    cells: tuple[Cell, ...]
+    end: tuple[int, int]
+    two_stages: bool
+
+    def cell_of(self, step: int) -> Cell | None:
+        return next((cell for cell in self.cells if cell.step == step), None)
+
+
+def walk_grid(walk: Walk) -> Grid:
+    """The grid of ``walk``: all places a walk of these stages could come to, with the steps in those it came to."""
+    return _two_stages(walk) if walk.second is not None else _one_stage(walk)
+
+
+def _one_stage(walk: Walk) -> Grid:
+    columns = [Head(level.name, level.level) for level in walk.paging.levels]
+    places = {level.level: (0, column) for column, level in enumerate(walk.paging.levels)}
+    steps = {places[step.level.level]: number for number, step in enumerate(walk.steps)}
+    end = (0, len(columns))
+    columns.append(Head(translate("Walk", "page"), 0))
+    return Grid(tuple(columns), (Head("", None),), _cells(walk, steps, list(places.values())), end, False)
+
+
+def _two_stages(walk: Walk) -> Grid:
+    assert walk.second is not None
+    nested, guest = walk.second.paging.levels, walk.paging.levels
+    columns = [Head(translate("Walk", "n{table}").format(table=level.name), level.level) for level in nested]
+    columns.append(Head(translate("Walk", "guest entry"), None))
+    rows = [_guest_row(walk, level.level, level.name) for level in guest]
+    rows.append(Head(translate("Walk", "page"), 0, _target(walk, 0)))
+    row_of = {level.level: row for row, level in enumerate(guest)} | {0: len(guest)}
+    column_of = {level.level: column for column, level in enumerate(nested)}
+    steps: dict[tuple[int, int], int] = {}
+    for number, step in enumerate(walk.steps):
+        column = column_of[step.level.level] if step.stage is Stage.NESTED else len(nested)
+        steps[row_of[step.row], column] = number
+    places = [(row, column) for row in range(len(rows)) for column in range(len(columns))]
+    end = (len(guest), len(nested))
+    places.remove(end)
+    registers = _register_row(walk)
+    if registers is not None:
+        places = [(row, column) for row, column in places if row != registers or column == len(nested)]
+    return Grid(tuple(columns), tuple(rows), _cells(walk, steps, places), end, True)
+
+
+def _guest_row(walk: Walk, level: int, name: str) -> Head:
+    return Head(translate("Walk", "g{table}").format(table=name), level, _target(walk, level))
+
+
+def _target(walk: Walk, row: int) -> str:
+    """The guest-physical address that a row translates; '' where the walk did not come there."""
+    step = next((step for step in walk.steps if step.row == row and step.target is not None), None)
+    return grouped(step.target or 0) if step is not None else ""
+
+
+def _register_row(walk: Walk) -> int | None:
+    """The row of the PDPTE registers, which need no nested references; None where the guest has none."""
+    step = walk.steps[0] if walk.steps else None
+    return 0 if step is not None and step.stage is Stage.GUEST and step.address is None else None
+
+
+def _cells(walk: Walk, steps: dict[tuple[int, int], int], places: list[tuple[int, int]]) -> tuple[Cell, ...]:
+    numbers = reference_numbers(walk.steps)
+    cells = []
+    for row, column in places:
+        step = steps.get((row, column))
+        cells.append(Cell(row, column, step, numbers[step] if step is not None else None))
+    return tuple(cells)
+
+
+def reference_numbers(steps: tuple[Step, ...]) -> list[int | None]:
+    """The number (from 1) of the memory reference that each step is; None for those that are none."""
+    numbers: list[int | None] = []
+    count = 0
+    for step in steps:
+        count += step.address is not None
+        numbers.append(count if step.address is not None else None)
+    return numbers
+
+
+def end_texts(walk: Walk) -> tuple[str, str]:
+    """What stands at the end of the grid: a title and a note."""
+    if isinstance(walk.outcome, Translated):
+        title = translate("Walk", "host-physical") if walk.second is not None else translate("Walk", "physical")
+        return title, grouped(walk.outcome.address)
+    if walk.steps and walk.steps[-1].rule.stops:
+        return translate("Walk", "not reached"), ""
+    return outcome_title(walk.outcome), translate("Walk", "not reached")
+
+
+def page_note(walk: Walk) -> str:
+    """The size and the rights of the page that was reached; '' where none was."""
+    if not isinstance(walk.outcome, Translated) or not walk.outcome.page_size:
+        return ""
+    return translate("Walk", "{size}, {rights}").format(
+        size=size_name(walk.outcome.page_size), rights=walk.outcome.rights.letters()
+    )
