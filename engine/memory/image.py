@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from engine.arch.memory import ALL_KNOWN, FRAME_SHIFT, FRAME_SIZE, Partial, word_at
 from engine.errors import InputError
-from engine.memory.elf import MAGIC, Segment, read_core
+from engine.memory.elf import MAGIC, Core, Segment, read_core
 from engine.memory.foreign import HEAD, refuse_foreign
 from engine.memory.qemu_notes import CpuState, cpu_states, vmcoreinfo
 from engine.memory.ranges import Range, coalesce
@@ -40,7 +40,8 @@ class Image:
     """The physical memory in a file. Unknown: what no segment holds, and what the file has lost since it was opened.
 
     ``size`` is that of the (unpacked) file in bytes, ``packing`` how it was packed. ``cpus`` is empty where the file
-    holds no registers. ``damaged`` becomes a sentence when a read fails that should not.
+    holds no registers, and ``core`` None where it is raw memory. ``damaged`` becomes a sentence when a read fails that
+    should not.
     """
 
     def __init__(self, file: BinaryIO, path: str, packing: Packing = "") -> None:
@@ -56,10 +57,11 @@ class Image:
         self.size = os.fstat(file.fileno()).st_size
         self.format: Literal["ELF64 core", "ELF32 core", "raw"] = "raw"
         self.segments: tuple[Segment, ...] = (Segment(0, self.size, 0),)
+        self.core: Core | None = None
         self.cpus: tuple[CpuState, ...] = ()
         self.vmcoreinfo: dict[str, str] = {}
         if self._pread(0, len(MAGIC)) == MAGIC:
-            core = read_core(self._pread, self.size)
+            core = self.core = read_core(self._pread, self.size)
             self.format = "ELF64 core" if core.bits == 64 else "ELF32 core"
             self.segments = core.segments
             self.cpus = cpu_states(core.notes, core.machine)

@@ -1,0 +1,105 @@
+"""Scenario files: opened as a whole, saved as a whole, and looked after in between.
+
+A file on disk changes only when it is saved. Functions take the time that the disk takes; call them in a worker.
+Everything that can go wrong outside this program is a `StorageError`.
+"""
+
+import os
+
+import msgspec
+
+from storage import container, disk, images
+from storage.container import Peek
+from storage.content import Content
+from storage.disk import Stamp
+from storage.errors import Problem, StorageError, named
+from storage.guard import Version, check_header
+from storage.schema import MAJOR, MINOR
+
+SUFFIX = ".wscope"
+
+
+class File(msgspec.Struct, frozen=True):
+    """A file as it was opened or saved. ``path`` is absolute; ``notice`` is a sentence for the user, or ''."""
+
+    path: str
+    stamp: Stamp
+    version: Version
+    notice: str = ""
+
+    @property
+    def folder(self) -> str:
+        return folder_of(self.path)
+
+
+class Opened(msgspec.Struct, frozen=True):
+    content: Content
+    file: File
+
+
+def folder_of(path: str) -> str:
+    """The folder that paths in the file at ``path`` are relative to: its own, not that of a link to it."""
+    return os.path.dirname(os.path.realpath(path) if os.path.islink(path) else os.path.abspath(path))
+
+
+def open_file(path: str) -> Opened:
+    """The document in the file at ``path``. Revert is this, on the path of an open one."""
+    path = os.path.abspath(path)
+    with named(path):
+        data, stamp = disk.read(path, check_header)
+        content, version = container.unpack(data)
+        notice = ""
+        if version.is_newer:
+            notice = (
+                f"{os.path.basename(path)} was saved by a newer Walkscope: what this one does not know of it is not "
+                "shown, and to keep it, save under another name."
+            )
+        return Opened(images.resolved(content, folder_of(path)), File(path, stamp, version, notice))
+
+
+def peek(path: str) -> Peek:
+    """What a list of recent files shows of one, in a few milliseconds."""
+    with named(path):
+        return container.peek(disk.read(path, check_header)[0])
+
+
+def save(content: Content, path: str, known: File | None = None) -> File:
+    """Puts ``content`` into the file at ``path``: in the end the old file is there or the new one, and never less.
+
+    Save gives the ``known`` file, and is refused with `Problem.CHANGED` where another program changed it since, and
+    with `Problem.TOO_NEW` where a newer Walkscope wrote it. Save As and Save a Copy give none: whatever file is there
+    is replaced. The file that was there stays as it was where this raises.
+    """
+    path = os.path.abspath(path)
+    with named(path, writing=True):
+        if known is not None and known.version.is_newer:
+            raise StorageError(
+                Problem.TOO_NEW,
+                "it was saved by a newer Walkscope, and this one would lose what it does not know of it; save under "
+                "another name",
+            )
+        inside = images.relative(content, folder_of(path))
+        data = container.pack(inside)
+        if container.unpack(data)[0] != inside:
+            raise AssertionError("what was packed does not unpack to the same")
+        stamp, durable = disk.replace(path, data, known.stamp if known is not None else None, same_as(data))
+    notice = f"{os.path.basename(path)} is saved, but a power cut now might undo that; save it once more."
+    return File(path, stamp, Version(MAJOR, MINOR), "" if durable else notice)
+
+
+def same_as(data: bytes) -> disk.Check:
+    def check(written: bytes) -> None:
+        if written != data:
+            raise StorageError(Problem.FAILED, "the disk does not give back what was written; save it on another one")
+
+    return check
+
+
+def status(file: File) -> Problem | None:
+    """What became of an open file: None (it is as it was), CHANGED, ABSENT, or why that cannot be told."""
+    try:
+        with named(file.path):
+            now = disk.stamp_of(file.path, file.stamp)
+    except StorageError as error:
+        return error.problem
+    return None if now.sha256 == file.stamp.sha256 else Problem.CHANGED
