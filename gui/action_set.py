@@ -26,7 +26,7 @@ KEPT: dict[str, tuple[type[QWidget], ...]] = {
 
 
 class Actions(QObject):
-    """The commands as Qt actions of ``window``. `refresh` brings them up to date with its state."""
+    """The commands as Qt actions of ``window``, disabled before the first `refresh` brings them up to its state."""
 
     def __init__(self, window: MainWindow) -> None:
         super().__init__(window)
@@ -45,6 +45,7 @@ class Actions(QObject):
         action.setShortcuts([QKeySequence(keys) for keys in command.shortcuts])
         action.setIconVisibleInMenu(False)
         action.setCheckable(command.checked is not None)
+        action.setEnabled(False)
         if command.shortcuts:
             text = translate("Actions", "{command} ({keys})")
             keys = action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)

@@ -6,6 +6,7 @@ Menus and tool bar name commands by id.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -35,6 +36,12 @@ class Command(msgspec.Struct, frozen=True):
     enabled: Test = _always
     checked: Test | None = None
     timeline: bool = False
+
+
+def _edits() -> ModuleType:
+    from gui import edits
+
+    return edits
 
 
 def _has_event(window: MainWindow) -> bool:
@@ -83,16 +90,17 @@ def commands() -> tuple[Command, ...]:
             enabled=lambda w: w.document.undo_stack.canRedo(),
         ),
         Command("duplicate-event", translate("Actions", "&Duplicate event"),
-            lambda w: w.duplicate_event(), ("Ctrl+D",), "duplicate", _has_event, timeline=True,
+            lambda w: _edits().duplicate(w.document), ("Ctrl+D",), "duplicate", _has_event, timeline=True,
         ),
         Command("delete-event", translate("Actions", "D&elete event"),
-            lambda w: w.delete_event(), ("Del",), "delete", _has_event, timeline=True,
+            lambda w: _edits().remove(w.document), ("Del",), "delete", _has_event, timeline=True,
         ),
         Command("event-up", translate("Actions", "Move event &earlier"),
-            lambda w: w.move_event(-1), ("Ctrl+Shift+Up",), "up", lambda w: w.document.step > 1, timeline=True,
+            lambda w: _edits().move(w.document, -1), ("Ctrl+Shift+Up",), "up",
+            lambda w: w.document.step > 1, timeline=True,
         ),
         Command("event-down", translate("Actions", "Move event &later"),
-            lambda w: w.move_event(1), ("Ctrl+Shift+Down",), "down",
+            lambda w: _edits().move(w.document, 1), ("Ctrl+Shift+Down",), "down",
             lambda w: 0 < w.document.step < w.document.last_step, timeline=True,
         ),
         Command("show-hierarchy", translate("Actions", "&Hierarchy"), _tab(0), ("Ctrl+1",)),
@@ -108,7 +116,7 @@ def commands() -> tuple[Command, ...]:
         Command("larger-text", translate("Actions", "La&rger text"), lambda w: w.scale_text(1), ("Ctrl++", "Ctrl+=")),
         Command("smaller-text", translate("Actions", "S&maller text"), lambda w: w.scale_text(-1), ("Ctrl+-",)),
         Command("normal-text", translate("Actions", "&Normal text"), lambda w: w.scale_text(0), ("Ctrl+0",)),
-        Command("reset-layout", translate("Actions", "&Reset layout"), lambda w: w.reset_layout()),
+        Command("reset-layout", translate("Actions", "&Reset layout"), lambda w: w.layout_.reset()),
         Command("edit-register", translate("Actions", "Change a &register…"),
             lambda w: w.edit_register("cr4"), enabled=_on_image,
         ),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QComboBox, QFrame, QHBoxLayout, QLabel, QWidget
+from PySide6.QtWidgets import QComboBox, QFrame, QHBoxLayout, QLabel, QSizePolicy, QWidget
 
 from engine.arch.rights import Kind
 from engine.machine import State
@@ -30,6 +30,7 @@ class AddressBar(QFrame):
         self._shown: int | None = None
         self._places: tuple[Place, ...] = ()
         self.setObjectName("addressBar")
+        self.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Preferred)
         self.field = HexField()
         self.field.setPlaceholderText(self.tr("address, in hex"))
         self.field.setAccessibleName(self.tr("Address to walk"))

@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from PySide6.QtCore import QEvent, QObject, QSettings, QTimer
 from PySide6.QtWidgets import QApplication
 
-from engine.memory.library import Library
 from gui import style
-from gui.dialogs.crash import CrashReports
 from gui.dialogs.prompts import Prompts
 from gui.icons import application_icon
-from gui.jobs import runner
 from gui.main_window import MainWindow
 from gui.settings import Appearance
+from gui.uncaught import Uncaught
 from gui.version import VERSION
 
 
@@ -37,11 +35,11 @@ def create_application(arguments: Sequence[str]) -> QApplication:
 
 
 def create_window(settings: QSettings, prompts: Prompts | None = None) -> MainWindow:
-    """The window in the user's colours, not shown yet and with nothing open."""
+    """The window in the user's colours, not shown yet and still to be filled."""
     appearance = Appearance(settings)
     appearance.apply()
     QApplication.styleHints().colorSchemeChanged.connect(appearance.apply)
-    return MainWindow(Library(), settings, prompts)
+    return MainWindow(settings, prompts)
 
 
 class AfterFirstPaint(QObject):
@@ -63,11 +61,10 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the program until its window is closed; returns the exit code. ``arguments`` begin with its name."""
     options = parse(arguments[1:])
     application = create_application(arguments[:1])
-    reports = CrashReports(application)
-    reports.install()
+    uncaught = Uncaught(application)
+    uncaught.install()
     window = create_window(QSettings())
-    reports.caught.connect(window.report)
-    runner().crashed.connect(window.report)
+    uncaught.caught.connect(window.report)
     AfterFirstPaint(window, lambda: begin(window, options.file))
     window.show()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl+C in the terminal ends the program
@@ -75,8 +72,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def begin(window: MainWindow, path: str | None) -> None:
-    """Open what was asked for, or the image that comes with the program."""
+    """Fill the window, and open what was asked for or the image that comes with the program."""
+    from engine.memory.library import Library
+    from gui.jobs import runner
+
+    runner().crashed.connect(window.report)
     window.setWindowIcon(application_icon())
+    window.fill(Library())
     window.tabs.currentWidget().setFocus()
     if path is None:
         window.opener.open_built_in()

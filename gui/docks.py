@@ -8,17 +8,13 @@ from gui.icons import icon
 from gui.paint.marks import SMALL
 from gui.theme import GRID, signals, theme, ui_font
 
-HELP_PAGE = "helpPage"
-"""The property of a widget that names the page of help about it."""
-
 
 class Dock(QDockWidget):
-    """``name`` is stable: the layout is saved under it, and the page of help has it."""
+    """``name`` is stable: the layout is saved under it."""
 
     def __init__(self, name: str, title: str, view: QWidget, parent: QWidget) -> None:
         super().__init__(title, parent)
         self.setObjectName(name)
-        self.setProperty(HELP_PAGE, name)
         self.setTitleBarWidget(_TitleBar(self))
         self.setWidget(view)
         self.toggleViewAction().setIconVisibleInMenu(False)

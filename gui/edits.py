@@ -7,6 +7,7 @@ from PySide6.QtWidgets import QWidget
 
 from engine import events as ev
 from engine.edits import Insert
+from engine.machine import State
 from gui.describe import describe
 from gui.dialogs.prompts import Prompts
 from gui.document import Document
@@ -41,6 +42,20 @@ def move(document: Document, by: int) -> None:
     document.move_event(at, at + by, text)
     document.undo_stack.endMacro()
     document.go_to_step(at + by + 1)
+
+
+def edit_register(document: Document, prompts: Prompts, name: ev.RegisterName, parent: QWidget) -> str | None:
+    """Let the user change a register, as an event. A sentence instead where it cannot happen."""
+    from gui.dialogs.register_dialog import RegisterDialog
+
+    dialog = RegisterDialog(document, name, parent)
+    event = dialog.event if prompts.run(dialog) else None
+    if event is None:
+        return None
+    after = document.after(event)
+    text = describe(event, after).title if isinstance(after, State) else ""
+    refused = document.append(event, text)
+    return engine_text(refused) if refused is not None else None
 
 
 def perform_access(document: Document, prompts: Prompts, parent: QWidget) -> str | None:

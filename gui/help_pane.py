@@ -4,7 +4,7 @@ from PySide6.QtGui import QTextCharFormat, QTextCursor, QTextDocument
 from PySide6.QtWidgets import QFrame, QTextBrowser, QWidget
 
 from gui import resources
-from gui.docks import HELP_PAGE
+from gui.layout import HELP_PAGE
 from gui.theme import GRID, signals, ui_font
 
 FRONT = "index"
@@ -23,6 +23,7 @@ class HelpPane(QTextBrowser):
         self.document().setDocumentMargin(4 * GRID)
         self.anchorClicked.connect(lambda url: self.show_page(url.path()))
         signals().changed.connect(lambda: self.show_page(self.page))
+        self.show_page(FRONT)
 
     def show_page(self, page: str) -> None:
         """Show ``page``; the front page where there is none of that name."""

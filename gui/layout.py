@@ -1,4 +1,7 @@
-"""What is where in the window: docks left and right, the views in tabs in the middle, strips above them."""
+"""What is where in the window: docks left and right, the views in tabs in the middle, strips above them.
+
+Nothing here knows of paging, so that the window can be painted before the engine is imported.
+"""
 
 from collections.abc import Callable
 
@@ -6,77 +9,74 @@ from PySide6.QtCore import QSettings, Qt
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QMainWindow, QTabWidget, QVBoxLayout, QWidget
 
-from gui.docks import HELP_PAGE, Dock
-from gui.document import Document
+from gui.docks import Dock
 from gui.theme import GRID
 
+HELP_PAGE = "helpPage"
+"""The property of a widget that names the page of help about it."""
 VERSION = 1
 """Of the layout that is saved; one of another version is not restored."""
-SIDE, MACHINE = 65 * GRID, 88 * GRID
-"""Width of the docks, and height of the machine's, at the start."""
+LEFT_WIDTH, RIGHT_WIDTH = 65 * GRID, 80 * GRID
+SHARES = (4, 6)
+"""How the docks on the left share the height."""
 LEFT, RIGHT = Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidgetArea
 
 
 class Lazy(QWidget):
-    """A view that is made when it is first shown: the window is painted before it."""
+    """Keeps the place of a view, which is made when it is first shown after somebody has said how.
 
-    def __init__(self, make: Callable[[QWidget], QWidget], page: str, parent: QWidget | None = None) -> None:
+    So the window is painted before its views, and what they import, are there. ``page``: that of help about the view.
+    """
+
+    def __init__(self, page: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._make = make
-        self.view: QWidget | None = None
+        self.page = page
         self.setProperty(HELP_PAGE, page)
+        self.view: QWidget | None = None
+        self._make: Callable[[QWidget], QWidget] | None = None
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
 
+    def provide(self, make: Callable[[QWidget], QWidget]) -> None:
+        """``make`` is called with the view's parent, at once if this is shown already."""
+        self._make = make
+        if self.isVisible():
+            self.open()
+
     def showEvent(self, event: QShowEvent) -> None:
-        self.open()
+        if self._make is not None:
+            self.open()
         super().showEvent(event)
 
     def open(self) -> QWidget:
         """The view itself."""
         if self.view is None:
+            assert self._make is not None
             self.view = self._make(self)
             self._layout.addWidget(self.view)
             self.setFocusProxy(self.view)
         return self.view
 
 
-def build_tabs(document: Document) -> QTabWidget:
-    """Hierarchy, Walk, Mappings."""
-    tabs = QTabWidget()
-    tabs.setDocumentMode(True)
-    tabs.tabBar().setDrawBase(False)
+class Center(QWidget):
+    """The views in tabs, with room for strips above them."""
 
-    def hierarchy(parent: QWidget) -> QWidget:
-        from gui.views.hierarchy import HierarchyView
+    def __init__(self, views: dict[str, str]) -> None:
+        """``views``: the title of each tab by its page of help."""
+        super().__init__()
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        self.tabs.tabBar().setDrawBase(False)
+        for page, title in views.items():
+            self.tabs.addTab(Lazy(page), title)
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+        self._layout.setSpacing(0)
+        self._layout.addWidget(self.tabs, 1)
 
-        return HierarchyView(document, parent)
-
-    def walk(parent: QWidget) -> QWidget:
-        from gui.views.walk import WalkView
-
-        return WalkView(document, parent)
-
-    def mappings(parent: QWidget) -> QWidget:
-        from gui.views.mappings import MappingsView
-
-        return MappingsView(document, parent)
-
-    tabs.addTab(Lazy(hierarchy, "hierarchy"), tabs.tr("Hierarchy"))
-    tabs.addTab(Lazy(walk, "walk"), tabs.tr("Walk"))
-    tabs.addTab(Lazy(mappings, "mappings"), tabs.tr("Mappings"))
-    return tabs
-
-
-def build_center(tabs: QTabWidget, strips: list[QWidget]) -> QWidget:
-    center = QWidget()
-    layout = QVBoxLayout(center)
-    layout.setContentsMargins(0, 0, 0, 0)
-    layout.setSpacing(0)
-    for strip in strips:
-        layout.addWidget(strip)
-    layout.addWidget(tabs, 1)
-    return center
+    def add_strip(self, strip: QWidget) -> None:
+        """Put ``strip`` right above the tabs."""
+        self._layout.insertWidget(self._layout.count() - 1, strip)
 
 
 class Layout:
@@ -106,9 +106,13 @@ class Layout:
                 dock.setFloating(False)
                 self._window.addDockWidget(area, dock)
                 dock.setVisible(dock not in self._hidden)
-        self._window.resizeDocks([*self._left, *self._right], [SIDE] * (len(self._left) + len(self._right)),
-                                 Qt.Orientation.Horizontal)  # fmt: skip
-        self._window.resizeDocks(self._left[-1:], [MACHINE], Qt.Orientation.Vertical)
+        self.measure()
+
+    def measure(self) -> None:
+        """Every dock as large as it was at the very first start."""
+        for docks, width in ((self._left, LEFT_WIDTH), (self._right, RIGHT_WIDTH)):
+            self._window.resizeDocks(docks[:1], [width], Qt.Orientation.Horizontal)
+        self._window.resizeDocks(self._left, list(SHARES), Qt.Orientation.Vertical)
 
     def share(self, docks: list[Dock]) -> None:
         """Give ``docks``, which stand one above the other, the same height."""
@@ -118,9 +122,9 @@ class Layout:
         settings.setValue("window/geometry", self._window.saveGeometry())
         settings.setValue("window/layout", self._window.saveState(VERSION))
 
-    def restore(self, settings: QSettings) -> None:
+    def restore(self, settings: QSettings) -> bool:
+        """Whether there was a layout to restore."""
         geometry, layout = settings.value("window/geometry"), settings.value("window/layout")
         if geometry is not None:
             self._window.restoreGeometry(geometry)
-        if layout is not None:
-            self._window.restoreState(layout, VERSION)
+        return layout is not None and self._window.restoreState(layout, VERSION)

@@ -1,111 +1,123 @@
-"""The window: docks around the views, menus and tool bar made from the table of commands, and what commands do."""
+"""The window: menus, tool bar, docks and tabs, painted first; then what is in them; and what commands do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QPoint, QSettings, Qt, QUrl
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent
-from PySide6.QtWidgets import QApplication, QMainWindow, QMenu, QTabWidget
+from PySide6.QtWidgets import QApplication, QMainWindow, QMenu, QStatusBar, QWidget
 
-from engine import events as ev
-from engine.machine import State
-from engine.memory.library import Library
-from gui import layout, menus
+from gui import menus
 from gui.action_set import Actions
 from gui.actions import CONTEXT
-from gui.address_bar import AddressBar
-from gui.describe import describe
 from gui.dialogs.prompts import Prompts
 from gui.docks import Dock
-from gui.document import Document
-from gui.edits import duplicate, move, perform_access, remove
-from gui.explain import engine_text
-from gui.help_pane import HelpPane, page_about
 from gui.icons import icon
-from gui.jobs import runner
-from gui.opener import Opener
-from gui.player import Player
+from gui.layout import Center, Layout, Lazy
 from gui.recent import RecentFiles
 from gui.settings import Appearance
-from gui.status import StatusBar
-from gui.strips import NoticeStrip, SightsStrip
 from gui.theme import Scheme
-from gui.views.inspector import InspectorView
-from gui.views.machine import MachineView
-from gui.views.timeline import TimelineView
+
+if TYPE_CHECKING:
+    from engine.events import RegisterName
+    from engine.memory.library import Library
+    from gui.address_bar import AddressBar
+    from gui.document import Document
+    from gui.help_pane import HelpPane
+    from gui.opener import Opener
+    from gui.player import Player
+    from gui.strips import NoticeStrip
+    from gui.views.machine import MachineView
+    from gui.views.timeline import TimelineView
 
 SIZE = (1440, 900)
 
 
 class MainWindow(QMainWindow):
-    """``prompts`` stands for the user wherever a question is asked."""
+    """Made in two steps: at first it only looks like it will; `fill` makes the document and the views.
+
+    ``prompts`` stands for the user wherever a question is asked.
+    """
 
     document: Document
     opener: Opener
     player: Player
     address_bar: AddressBar
-    tabs: QTabWidget
+    notice: NoticeStrip
+    timeline: TimelineView
+    machine: MachineView
 
-    def __init__(self, library: Library, settings: QSettings, prompts: Prompts | None = None) -> None:
+    def __init__(self, settings: QSettings, prompts: Prompts | None = None) -> None:
         super().__init__()
         self.prompts = prompts or Prompts()
+        self.is_filled = False
         self._settings = settings
         self._appearance = Appearance(settings)
-        self.document = Document(library, self)
         self.recent = RecentFiles(settings)
-        self.opener = Opener(self.document, library, self.recent, self.prompts, self)
-        self.player = Player(self.document, self)
-        self._build_views()
         self.actions_ = Actions(self)
+        self.center = Center(
+            {"hierarchy": self.tr("Hierarchy"), "walk": self.tr("Walk"), "mappings": self.tr("Mappings")}
+        )
+        self.tabs = self.center.tabs
+        self.setCentralWidget(self.center)
+        self.docks = {
+            name: Dock(name, title, Lazy(name), self)
+            for name, title in (
+                ("timeline", self.tr("Timeline")),
+                ("machine", self.tr("Machine")),
+                ("inspector", self.tr("Inspector")),
+                ("help", self.tr("Help")),
+            )
+        }
+        timeline, machine, inspector, help_ = self.docks.values()
+        self.layout_ = Layout(self, [timeline, machine], [inspector], [help_])
         self._build_bars()
-        self.layout_ = layout.Layout(self, [self.timeline_dock, self.machine_dock], [self.inspector_dock],
-                                     [self.help_dock])  # fmt: skip
-        self._connect()
         self.setWindowTitle("Walkscope")
         self.setAcceptDrops(True)
         self.resize(*SIZE)
-        self.layout_.restore(settings)
-        self._refresh()
-
-    def _build_views(self) -> None:
-        document = self.document
-        self.timeline = TimelineView(document)
-        self.machine = MachineView(document)
-        self.inspector = InspectorView(document)
-        self.help = HelpPane()
-        self.timeline_dock = Dock("timeline", self.tr("Timeline"), self.timeline, self)
-        self.machine_dock = Dock("machine", self.tr("Machine"), self.machine, self)
-        self.inspector_dock = Dock("inspector", self.tr("Inspector"), self.inspector, self)
-        self.help_dock = Dock("help", self.tr("Help"), self.help, self)
-        self.sights = SightsStrip(document)
-        self.notice = NoticeStrip(document)
-        self.tabs = layout.build_tabs(document)
-        self.setCentralWidget(layout.build_center(self.tabs, [self.notice, self.sights]))
+        self._is_restored = self.layout_.restore(settings)
 
     def _build_bars(self) -> None:
-        docks = [self.timeline_dock, self.machine_dock, self.inspector_dock, self.help_dock]
         sections = {
-            "@recent": menus.recent_section(self.recent, self.opener.open),
-            "@docks": menus.docks_section(docks),
+            "@recent": menus.recent_section(self.recent, lambda path: self.opener.open(path)),
+            "@docks": menus.docks_section(list(self.docks.values())),
             "@scheme": menus.scheme_section(self.actions_),
-            "@sights": menus.sights_section(self.go_to_sight),
+            "@sights": menus.sights_section(lambda number: self.opener.open_built_in(number)),
         }
         menus.build_menus(self, self.actions_, sections)
-        self.address_bar = AddressBar(self.document)
-        self.tool_bar = menus.ToolBar(self.actions_, self.address_bar, self)
+        self.tool_bar = menus.ToolBar(self.actions_, self)
         self.addToolBar(self.tool_bar)
-        self.setStatusBar(StatusBar(self.document, runner(), self))
-        for id in CONTEXT:
-            self.timeline.addAction(self.actions_[id])
-        self.timeline.list.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.setStatusBar(QStatusBar())
 
-    def _connect(self) -> None:
+    # --- the second step
+
+    def fill(self, library: Library) -> None:
+        """Make the document, with images from ``library``, and all that shows it: once, after the first paint."""
+        from gui.contents import fill
+
+        fill(self, library)
+        self.is_filled = True
+        if not self._is_restored:
+            self.layout_.measure()
         self.document.changed.connect(self._refresh)
         self.document.undo_stack.indexChanged.connect(self._refresh)
         self.player.changed.connect(self._show_playing)
-        self.address_bar.failed.connect(self.notice.tell)
-        self.notice.walk.connect(self.address_bar.walk)
-        self.machine.edit_register.connect(self.edit_register)
-        self.machine.refused.connect(self.notice.tell)
+        for id in CONTEXT:
+            self.timeline.addAction(self.actions_[id])
+        self.timeline.list.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.timeline.list.customContextMenuRequested.connect(self._timeline_menu)
         QApplication.instance().focusChanged.connect(self._on_focus)  # type: ignore[union-attr]
+        self._refresh()
+
+    def lazy(self, name: str) -> Lazy:
+        """The place of the view ``name``, in a dock or a tab."""
+        if name in self.docks:
+            return self.docks[name].widget()  # type: ignore[return-value]
+        return next(page for page in self._pages() if page.page == name)
+
+    def _pages(self) -> list[Lazy]:
+        return [self.tabs.widget(number) for number in range(self.tabs.count())]  # type: ignore[misc]
 
     # --- keeping up
 
@@ -127,8 +139,8 @@ class MainWindow(QMainWindow):
         action.setIcon(icon("pause" if playing else "play"))
         action.setText(self.tr("Pa&use") if playing else self.tr("Pla&y"))
 
-    def _on_focus(self, old: object, now: object) -> None:
-        self.actions_.keep_keys(now)  # type: ignore[arg-type]
+    def _on_focus(self, old: QWidget | None, now: QWidget | None) -> None:
+        self.actions_.keep_keys(now)
 
     # --- commands
 
@@ -140,37 +152,22 @@ class MainWindow(QMainWindow):
         if walk is not None:
             self.document.go_to_reference(len(walk.steps) - 1)
 
-    def go_to_sight(self, number: int) -> None:
-        """Walk a sight; with another image open, the built-in one takes its place first."""
-        self.opener.open_built_in(number)
-
     def perform_access(self) -> None:
+        from gui.edits import perform_access
+
         refused = perform_access(self.document, self.prompts, self)
         if refused is not None:
             self.notice.tell(refused)
 
-    def duplicate_event(self) -> None:
-        duplicate(self.document)
+    def edit_register(self, name: RegisterName) -> None:
+        from gui.edits import edit_register
 
-    def delete_event(self) -> None:
-        remove(self.document)
-
-    def move_event(self, by: int) -> None:
-        move(self.document, by)
-
-    def edit_register(self, name: ev.RegisterName) -> None:
-        from gui.dialogs.register_dialog import RegisterDialog
-
-        dialog = RegisterDialog(self.document, name, self)
-        if self.prompts.run(dialog) and dialog.event is not None:
-            after = self.document.after(dialog.event)
-            if isinstance(after, State):
-                self.document.append(dialog.event, describe(dialog.event, after).title)
-            else:
-                self.notice.tell(engine_text(after.reason))
+        refused = edit_register(self.document, self.prompts, name, self)
+        if refused is not None:
+            self.notice.tell(refused)
 
     def focus_root(self) -> None:
-        self.machine_dock.show()
+        self.docks["machine"].show()
         self.machine.roots.line.setFocus(Qt.FocusReason.ShortcutFocusReason)
         self.machine.roots.line.selectAll()
 
@@ -186,16 +183,20 @@ class MainWindow(QMainWindow):
         """One step larger or smaller; 0: as the desktop has it."""
         self._appearance.scale_text(by)
 
-    def reset_layout(self) -> None:
-        self.layout_.reset()
+    @property
+    def help(self) -> HelpPane:
+        return self.lazy("help").open()  # type: ignore[return-value]
 
     def show_help(self, page: str = "") -> None:
         """Help about the view in focus, or a page by name."""
+        from gui.help_pane import page_about
+
+        dock = self.docks["help"]
         self.help.show_page(page or page_about(QApplication.focusWidget()))
-        if not self.help_dock.isVisible():
-            self.help_dock.show()
-            self.layout_.share([self.inspector_dock, self.help_dock])
-        self.help_dock.raise_()
+        if not dock.isVisible():
+            dock.show()
+            self.layout_.share([self.docks["inspector"], dock])
+        dock.raise_()
 
     def about(self) -> None:
         from gui.dialogs.about import about_text
@@ -227,8 +228,11 @@ class MainWindow(QMainWindow):
             self.opener.open(path)
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        self.player.stop()
-        runner().cancel()
+        if self.is_filled:
+            from gui.jobs import runner
+
+            self.player.stop()
+            runner().cancel()
         self.layout_.save(self._settings)
         super().closeEvent(event)
 

@@ -4,16 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import QCoreApplication, QSize, Qt
-from PySide6.QtGui import QAction, QActionGroup, QFontMetrics
-from PySide6.QtWidgets import QLabel, QMainWindow, QMenu, QSizePolicy, QToolBar, QWidget
+from PySide6.QtGui import QActionGroup, QFontMetrics
+from PySide6.QtWidgets import QLabel, QMainWindow, QMenu, QToolBar, QWidget
 
 from gui.action_set import Actions
 from gui.actions import TOOL_BAR, menus
-from gui.address_bar import AddressBar
 from gui.docks import Dock
 from gui.icons import SIZE
 from gui.recent import RecentFiles
-from gui.sights import sights
 from gui.theme import GRID, signals, ui_font
 
 translate = QCoreApplication.translate
@@ -81,15 +79,22 @@ def scheme_section(actions: Actions) -> Fill:
 
 
 def sights_section(go: Callable[[int], None]) -> Fill:
-    """The addresses worth seeing in the image that comes with the program."""
+    """The addresses worth seeing in the image that comes with the program, looked up when the menu is shown."""
 
     def fill(menu: QMenu) -> None:
         submenu = menu.addMenu(translate("Menus", "&Worth seeing"))
-        for number, sight in enumerate(sights()):
-            action = QAction(translate("Menus", "&{number}  {name}").format(number=number + 1, name=sight.title), menu)
-            action.setToolTip(sight.sentence)
-            action.triggered.connect(lambda _=False, number=number: go(number))
-            submenu.addAction(action)
+
+        def refill() -> None:
+            from gui.sights import sights
+
+            if submenu.isEmpty():
+                for number, sight in enumerate(sights()):
+                    text = translate("Menus", "&{number}  {name}").format(number=number + 1, name=sight.title)
+                    action = submenu.addAction(text)
+                    action.setToolTip(sight.sentence)
+                    action.triggered.connect(lambda _=False, number=number: go(number))
+
+        menu.aboutToShow.connect(refill)
 
     return fill
 
@@ -97,7 +102,7 @@ def sights_section(go: Callable[[int], None]) -> Fill:
 class ToolBar(QToolBar):
     """Steps through the references, and the address bar."""
 
-    def __init__(self, actions: Actions, address_bar: AddressBar, parent: QWidget) -> None:
+    def __init__(self, actions: Actions, parent: QWidget) -> None:
         super().__init__(translate("ToolBar", "Tool bar"), parent)
         self.setObjectName("toolBar")
         self.setMovable(False)
@@ -109,10 +114,6 @@ class ToolBar(QToolBar):
         self.step.setProperty("role", "muted")
         self.step.setContentsMargins(2 * GRID, 0, 4 * GRID, 0)
         self.addWidget(self.step)
-        self.addWidget(address_bar)
-        space = QWidget()
-        space.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
-        self.addWidget(space)
         signals().changed.connect(self._keep_width)
         self._keep_width()
 

@@ -1,11 +1,9 @@
 """The report of a fault of ours: what happened, in the words of Python. The window stays."""
 
 import platform
-import sys
 import traceback
-from types import TracebackType
 
-from PySide6.QtCore import QObject, Qt, Signal, qVersion
+from PySide6.QtCore import Qt, qVersion
 from PySide6.QtWidgets import (
     QApplication,
     QDialog,
@@ -56,19 +54,3 @@ class CrashDialog(QDialog):
         for widget in (told, self.report, buttons):
             layout.addWidget(widget)
         self.resize(180 * GRID, 100 * GRID)
-
-
-class CrashReports(QObject):
-    """Takes the place of ``sys.excepthook``: exceptions in slots end up here."""
-
-    caught = Signal(object)
-
-    def install(self) -> None:
-        sys.excepthook = self._hook
-
-    def _hook(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            QApplication.quit()
-            return
-        sys.__excepthook__(kind, error, trace)
-        self.caught.emit(error)

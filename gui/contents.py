@@ -1,0 +1,82 @@
+"""What is in the window: the document, and all views of it. Importing this imports the engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PySide6.QtWidgets import QWidget
+
+from engine.memory.library import Library
+from gui.address_bar import AddressBar
+from gui.document import Document
+from gui.jobs import runner
+from gui.opener import Opener
+from gui.player import Player
+from gui.status import StatusBar
+from gui.strips import NoticeStrip, SightsStrip
+from gui.views.machine import MachineView
+from gui.views.timeline import TimelineView
+
+if TYPE_CHECKING:
+    from gui.main_window import MainWindow
+
+
+def fill(window: MainWindow, library: Library) -> None:
+    """Make the document of ``window`` and put its views into their places."""
+    document = window.document = Document(library, window)
+    window.opener = Opener(document, library, window.recent, window.prompts, window)
+    window.player = Player(document, window)
+    window.timeline = TimelineView(document)
+    window.machine = MachineView(document)
+    window.notice = NoticeStrip(document)
+    window.address_bar = AddressBar(document)
+    window.tool_bar.addWidget(window.address_bar)
+    window.center.add_strip(window.notice)
+    window.center.add_strip(SightsStrip(document))
+    window.setStatusBar(StatusBar(document, runner(), window))
+    _provide(window)
+    window.address_bar.failed.connect(window.notice.tell)
+    window.notice.walk.connect(window.address_bar.walk)
+    window.machine.edit_register.connect(window.edit_register)
+    window.machine.refused.connect(window.notice.tell)
+
+
+def _provide(window: MainWindow) -> None:
+    """Say how the views are made; those in hidden tabs and docks wait until they are shown."""
+    document = window.document
+
+    def inspector(parent: QWidget) -> QWidget:
+        from gui.views.inspector import InspectorView
+
+        return InspectorView(document, parent)
+
+    def hierarchy(parent: QWidget) -> QWidget:
+        from gui.views.hierarchy import HierarchyView
+
+        return HierarchyView(document, parent)
+
+    def walk(parent: QWidget) -> QWidget:
+        from gui.views.walk import WalkView
+
+        return WalkView(document, parent)
+
+    def mappings(parent: QWidget) -> QWidget:
+        from gui.views.mappings import MappingsView
+
+        return MappingsView(document, parent)
+
+    def help_pane(parent: QWidget) -> QWidget:
+        from gui.help_pane import HelpPane
+
+        return HelpPane(parent)
+
+    for name, make in (
+        ("timeline", lambda parent: window.timeline),
+        ("machine", lambda parent: window.machine),
+        ("inspector", inspector),
+        ("hierarchy", hierarchy),
+        ("walk", walk),
+        ("mappings", mappings),
+        ("help", help_pane),
+    ):
+        window.lazy(name).provide(make)
