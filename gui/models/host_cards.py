@@ -43,15 +43,17 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Card(msgspec.Struct, frozen=True):
-    """``chip``: a level, 1 .. 5, and its name. ``side``: what stands on the right of the title. ``fold``: what unfolds
-    the card, or folds it again; '' where it cannot. ``hazard``: the card as a whole is bad news."""
+    """``chip``: a level, 1 .. 5, and its name; ``switch``: it can be changed. ``side``: what stands on the right of the
+    title. ``fold``: what unfolds the card, or folds it again; '' where it cannot. ``hazard``: the card is bad news."""
 
     key: str
     title: str
     chip: tuple[int, str] | None = None
+    switch: bool = False
     side: str = ""
     rows: tuple[Row, ...] = ()
     fold: str = ""
+    unfolded: bool = False
     hazard: bool = False
 
     def spoken(self) -> str:
@@ -104,6 +106,7 @@ def pcpu_card(state: State, host: Host, pcpu: Pcpu) -> Card:
         key=f"pcpu {pcpu.index}",
         title=translate("HostCards", "pCPU {pcpu}").format(pcpu=pcpu.index),
         chip=(pcpu.levels, level_name(pcpu.levels)),
+        switch=not pcpu.lost,
         side=", ".join(guests),
         rows=tuple(rows),
         hazard=bool(pcpu.lost) or not pcpu.online,
@@ -129,6 +132,7 @@ def kvm_card(module: Module, host: Host, unfolded: bool) -> Card:
         side=where,
         rows=(Row((label,), Face.PROSE), head, *shown),
         fold=_fold(len(all_rows) - len(shown), unfolded),
+        unfolded=unfolded,
         hazard=any(row.marked for row in shown),
     )
 
@@ -161,10 +165,10 @@ def _captured_row(module: Module, host: Host, now: dict[str, int | str | bool], 
 
 
 def walked_depths(host: Host) -> str:
-    """How deep each pCPU walks: "4 | 5"; of many, how many do: "4 ×7 | 5 ×1"."""
-    levels = [pcpu.levels for pcpu in host.pcpus]
-    if len(levels) <= 4:
-        return " | ".join(map(str, levels))
+    """How deep each pCPU walks: "4 | 5", a dash for a lost one; of many, how many do: "4 ×7 | 5 ×1"."""
+    levels = [pcpu.levels for pcpu in host.pcpus if not pcpu.lost]
+    if len(host.pcpus) <= 4:
+        return " | ".join("–" if pcpu.lost else str(pcpu.levels) for pcpu in host.pcpus)
     return " | ".join(f"{depth} ×{levels.count(depth)}" for depth in sorted(set(levels)))
 
 
@@ -201,7 +205,7 @@ def vm_card(vm: Vm) -> Card:
     return Card(
         key=f"vm {vm.index}",
         title=translate("HostCards", "VM {vm}").format(vm=vm.index),
-        side=text.format(count=len(vm.slots)),
+        side=text.format(count=len(vm.slots)) if vm.slots else "",
         rows=rows,
     )
 

@@ -7,7 +7,7 @@ from gui.models.host_cards import Card, Face, Row
 from gui.paint.marks import RIGHT, SMALL, card, chip, chip_size, draw_text, line_height, text_width, warning
 from gui.theme import GRID, PAD, RADIUS, mono_font, theme, ui_font
 
-COLUMN_GAP = 3 * GRID
+COLUMN_GAP = 2 * GRID
 CHEVRON = 4 * GRID
 """Width of the arrow in a chip that opens a menu."""
 _WRAPPED = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop | Qt.TextFlag.TextWordWrap
@@ -25,7 +25,7 @@ def _row_height(row: Row, width: float) -> float:
     if row.face is not Face.PROSE:
         return line_height(mono_font(SMALL)) + GRID
     bounds = QFontMetricsF(_row_font(row)).boundingRect(QRectF(0, 0, width, 1e6), int(_WRAPPED), row.cells[0])
-    return GRID * round(bounds.height() / GRID + 0.49)
+    return GRID * round(bounds.height() / GRID + 0.49) + GRID
 
 
 def card_height(shown: Card, width: float) -> float:
@@ -50,14 +50,14 @@ def row_rects(rect: QRectF, shown: Card) -> list[QRectF]:
     return rects
 
 
-def chip_rect(rect: QRectF, shown: Card, switch: bool) -> QRectF:
-    """Where the chip of the card in ``rect`` is; it has an arrow where it is a ``switch``."""
+def chip_rect(rect: QRectF, shown: Card) -> QRectF:
+    """Where the chip of the card in ``rect`` is; it has an arrow where it is a switch."""
     if shown.chip is None:
         return QRectF()
     size = chip_size(shown.chip[1])
     left = rect.left() + PAD + text_width(shown.title, ui_font(bold=True)) + 2 * GRID
     top = rect.top() + 2 * GRID + (_title_height() - size.height()) / 2
-    return QRectF(left, top, size.width() + (CHEVRON if switch else 0), size.height())
+    return QRectF(left, top, size.width() + (CHEVRON if shown.switch else 0), size.height())
 
 
 def fold_rect(rect: QRectF, shown: Card) -> QRectF:
@@ -69,7 +69,7 @@ def fold_rect(rect: QRectF, shown: Card) -> QRectF:
     return QRectF(rect.left() + PAD - GRID, top, width, _fold_height())
 
 
-def paint_card(painter: QPainter, rect: QRectF, shown: Card, *, switch: bool = False, current: int = -1) -> None:
+def paint_card(painter: QPainter, rect: QRectF, shown: Card, current: int = -1) -> None:
     """``current``: the row that is picked out, -1 for none."""
     t = theme()
     stroke, fill = (t.hazard_mark, t.hazard_ground) if shown.hazard else (t.line, t.window)
@@ -78,9 +78,9 @@ def paint_card(painter: QPainter, rect: QRectF, shown: Card, *, switch: bool = F
     draw_text(painter, title, shown.title, ui_font(bold=True))
     taken = title.left() + text_width(shown.title, ui_font(bold=True))
     if shown.chip is not None:
-        place = chip_rect(rect, shown, switch)
+        place = chip_rect(rect, shown)
         chip(painter, place, *shown.chip)
-        if switch:
+        if shown.switch:
             _chevron(painter, QPointF(place.right() - 2.5 * GRID, place.center().y()), t.muted)
         taken = place.right()
     on_pcpu = shown.key.startswith("pcpu")
@@ -96,7 +96,7 @@ def paint_card(painter: QPainter, rect: QRectF, shown: Card, *, switch: bool = F
     if shown.fold:
         place = fold_rect(rect, shown)
         draw_text(painter, place.adjusted(GRID, 0, 0, 0), shown.fold, ui_font(SMALL), t.accent)
-        _chevron(painter, QPointF(place.right() - 2.5 * GRID, place.center().y()), t.accent)
+        _chevron(painter, QPointF(place.right() - 2.5 * GRID, place.center().y()), t.accent, up=shown.unfolded)
 
 
 def _paint_row(painter: QPainter, rect: QRectF, row: Row, widths: list[float]) -> None:
@@ -104,7 +104,7 @@ def _paint_row(painter: QPainter, rect: QRectF, row: Row, widths: list[float]) -
     if row.face is Face.PROSE:
         painter.setFont(_row_font(row))
         painter.setPen(t.hazard_text if row.marked else t.muted)
-        painter.drawText(rect, int(_WRAPPED), row.cells[0])
+        painter.drawText(rect.adjusted(0, GRID / 2, 0, 0), int(_WRAPPED), row.cells[0])
         return
     left = rect.left()
     for number, (text, width) in enumerate(zip(row.cells, widths, strict=True)):
@@ -140,6 +140,7 @@ def _columns(rows: tuple[Row, ...], width: float) -> dict[int, list[float]]:
     return found
 
 
-def _chevron(painter: QPainter, center: QPointF, color: QColor) -> None:
+def _chevron(painter: QPainter, center: QPointF, color: QColor, up: bool = False) -> None:
+    rise = -1.5 if up else 1.5
     painter.setPen(QPen(color, 1.4, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap))
-    painter.drawPolyline([center + QPointF(-3, -1.5), center + QPointF(0, 1.5), center + QPointF(3, -1.5)])
+    painter.drawPolyline([center + QPointF(-3, -rise), center + QPointF(0, rise), center + QPointF(3, -rise)])

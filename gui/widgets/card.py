@@ -45,10 +45,9 @@ class CardWidget(QWidget):
     With the focus, Up and Down go through the rows that have more to tell.
     """
 
-    def __init__(self, card: Card, switchable: bool = False, parent: QWidget | None = None) -> None:
+    def __init__(self, card: Card, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._card = card
-        self._switchable = switchable
         self._current = -1
         self.switch, self.fold = HotSpot(self), HotSpot(self)
         policy = QSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
@@ -74,7 +73,7 @@ class CardWidget(QWidget):
         card = self._card
         self.setAccessibleName(card.title)
         self.setAccessibleDescription(card.spoken())
-        self.switch.setVisible(self._switchable and card.chip is not None)
+        self.switch.setVisible(card.switch)
         self.fold.setVisible(bool(card.fold))
         mode = card.chip[1] if card.chip else ""
         self.switch.setAccessibleName(self.tr("Mode of {name}: {mode}. Change it").format(name=card.title, mode=mode))
@@ -102,7 +101,7 @@ class CardWidget(QWidget):
 
     def _place_spots(self) -> None:
         whole = QRectF(self.rect())
-        self.switch.setGeometry(_outside(chip_rect(whole, self._card, self._switchable)))
+        self.switch.setGeometry(_outside(chip_rect(whole, self._card)))
         self.fold.setGeometry(_outside(fold_rect(whole, self._card)))
 
     def resizeEvent(self, event: QResizeEvent) -> None:
@@ -145,7 +144,7 @@ class CardWidget(QWidget):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         whole = QRectF(self.rect())
-        paint_card(painter, whole, self._card, switch=self._switchable, current=self._current)
+        paint_card(painter, whole, self._card, self._current)
         if self.hasFocus():
             painter.setPen(QPen(theme().accent, 1.5))
             painter.setBrush(Qt.BrushStyle.NoBrush)
