@@ -111,13 +111,28 @@ class Poke(_Event, frozen=True):
 # --- a host with KVM
 
 
+class RamRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``size`` bytes of RAM from physical byte address ``start``, both multiples of 2 MiB."""
+
+    start: U64
+    size: U64
+
+    def __post_init__(self) -> None:
+        if self.start > MAX or self.size > MAX:
+            raise ValueError("RAM must have unsigned 64-bit addresses")
+
+
 class BootHost(_Event, frozen=True):
-    """A host boots: 5-level where ``five_level`` and every pCPU has LA57. ``ram_size`` in bytes, from address 0."""
+    """A host boots: 5-level where ``five_level`` and pCPU 0 has LA57; a pCPU that lacks it then stays offline.
+
+    ``ram``: the RAM map; empty: ``ram_size`` bytes from address 0.
+    """
 
     pcpus: tuple[PcpuSetup, ...] = (PcpuSetup(), PcpuSetup())
     five_level: bool = False
     ram_size: U64 = 4 << 30
     seed: int = 1
+    ram: tuple[RamRange, ...] = ()
 
 
 class LoadKvm(_Event, frozen=True):
@@ -141,7 +156,10 @@ class DestroyVm(_Event, frozen=True):
 
 
 class CreateVcpu(_Event, frozen=True):
-    """KVM_CREATE_VCPU with KVM_SET_CPUID2, on pCPU ``pcpu``, at reset. vCPUs are numbered from 0."""
+    """KVM_CREATE_VCPU with KVM_SET_CPUID2, on pCPU ``pcpu``, at reset. vCPUs are numbered from 0.
+
+    Its MMU is initialised there: series v1 of the kernels reads that pCPU's mode.
+    """
 
     vm: int = 0
     cpuid: GuestCpu = GuestCpu()
@@ -151,7 +169,8 @@ class CreateVcpu(_Event, frozen=True):
 class SetMemslot(_Event, frozen=True):
     """KVM_SET_USER_MEMORY_REGION: ``size`` bytes of memory at guest-physical ``gpa``, backed as ``backing`` says.
 
-    ``image``: the memory holds that image's content, GPA for physical address.
+    ``image``: the memory holds that image's content, GPA for physical address. ``hva``: where the VMM has mapped it; 0:
+    where it suits, which is like ``gpa`` within 1 GiB.
     """
 
     vm: int = 0
@@ -160,15 +179,28 @@ class SetMemslot(_Event, frozen=True):
     backing: Backing = Backing()
     read_only: bool = False
     image: ImageRef | None = None
+    hva: U64 = 0
 
 
 class DeleteMemslot(_Event, frozen=True):
+    """The slot and its memory go; KVM drops all of the VM's tables."""
+
     vm: int = 0
     slot: int = 0
 
 
+class RestoreGuest(_Event, frozen=True):
+    """The VMM makes a VM from a memory image: a memslot for each stretch of memory that it holds, and its CPUs as vCPUs
+    on pCPU ``pcpu``. Contiguous memory has GPA 0 at ``backing.at``."""
+
+    image: ImageRef
+    backing: Backing = Backing()
+    cpuid: GuestCpu = GuestCpu()
+    pcpu: int = 0
+
+
 class SetGuestRegisters(_Event, frozen=True):
-    """KVM_SET_SREGS: the VMM sets all registers of a vCPU."""
+    """KVM_SET_SREGS: the VMM sets all registers of a vCPU. Its MMU is initialised anew, on the pCPU where it is."""
 
     registers: Registers
     vm: int = 0
@@ -240,7 +272,7 @@ class ChangeMode(_Event, frozen=True):
 
 
 class ZapGuest(_Event, frozen=True):
-    """KVM zaps its leaf SPTEs of ``size`` bytes of GPA (0: all); tables stay."""
+    """KVM zaps its leaf SPTEs of ``size`` bytes of GPA, tables stay; 0: it drops all tables and roots."""
 
     gpa: U64 = 0
     size: U64 = 0
@@ -248,15 +280,16 @@ class ZapGuest(_Event, frozen=True):
 
 
 class HostMemory(_Event, frozen=True):
-    """The host moves or unmaps the page behind ``gpa``, or collapses 2 MiB into a huge page; mmu_notifier tells KVM."""
+    """The host moves or unmaps the page behind ``gpa``, collapses 2 MiB into a huge page, or asks whether the page was
+    used (age); mmu_notifier tells KVM."""
 
     gpa: U64
-    action: Literal["move", "unmap", "collapse"] = "move"
+    action: Literal["move", "unmap", "collapse", "age"] = "move"
     vm: int = 0
 
 
 class DirtyLogging(_Event, frozen=True):
-    """Dirty logging of a slot goes on (its SPTEs lose W) or off."""
+    """Dirty logging of a slot goes on (its SPTEs lose W) or off (what could be larger pages is zapped)."""
 
     on: bool = True
     vm: int = 0
@@ -271,8 +304,8 @@ class FlushTlb(_Event, frozen=True):
 
 ImageEvent = OpenImage | ChooseCpu | ChooseRoot | SetRegister | WriteRegister | ChooseSecondStage | AccessMemory
 HostEvent = (
-    BootHost | LoadKvm | UnloadKvm | CreateVm | DestroyVm | CreateVcpu | SetMemslot | DeleteMemslot | SetGuestRegisters
-    | MapGuestPages | FillGuestPages | GuestAccess | Populate | MoveVcpu | ChangeMode | ZapGuest | HostMemory
-    | DirtyLogging | FlushTlb
+    BootHost | LoadKvm | UnloadKvm | CreateVm | DestroyVm | CreateVcpu | SetMemslot | DeleteMemslot | RestoreGuest
+    | SetGuestRegisters | MapGuestPages | FillGuestPages | GuestAccess | Populate | MoveVcpu | ChangeMode | ZapGuest
+    | HostMemory | DirtyLogging | FlushTlb
 )  # fmt: skip
 Event = ImageEvent | Poke | HostEvent

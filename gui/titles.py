@@ -103,7 +103,7 @@ def _boot(event: ev.BootHost, state: State, done: int) -> Said:
     levels = state.host.levels if done and state.host else 4
     said = {4: translate("Titles", "4-level"), 5: translate("Titles", "5-level")}[levels]
     if event.five_level and levels == 4:
-        said = translate("Titles", "4-level: a pCPU lacks LA57")
+        said = translate("Titles", "4-level: pCPU 0 lacks LA57")
     return title.format(count=len(event.pcpus)), said
 
 
@@ -157,6 +157,11 @@ def _set_memslot(event: ev.SetMemslot, state: State, done: int) -> Said:
 
 def _delete_memslot(event: ev.DeleteMemslot, state: State, done: int) -> Said:
     return translate("Titles", "Memslot {slot} is deleted").format(slot=event.slot), _notes(state)
+
+
+def _restore(event: ev.RestoreGuest, state: State, done: int) -> Said:
+    text = translate("Titles", "Guest from {image}")
+    return text.format(image=_image_name(event.image)), _notes(state)
 
 
 def _set_registers(event: ev.SetGuestRegisters, state: State, done: int) -> Said:
@@ -232,6 +237,7 @@ def _host_memory(event: ev.HostMemory, state: State, done: int) -> Said:
         "move": translate("Titles", "Host moves the page behind {gpa}"),
         "unmap": translate("Titles", "Host unmaps the page behind {gpa}"),
         "collapse": translate("Titles", "Host collapses 2 MiB behind {gpa}"),
+        "age": translate("Titles", "Host asks whether the page behind {gpa} was used"),
     }[event.action]
     return title.format(gpa=grouped(event.gpa)), _notes(state)
 
@@ -271,6 +277,7 @@ TITLES: dict[type, tuple[str, Say]] = {
     ev.CreateVcpu: ("vcpu", _create_vcpu),
     ev.SetMemslot: ("memory", _set_memslot),
     ev.DeleteMemslot: ("memory", _delete_memslot),
+    ev.RestoreGuest: ("vm", _restore),
     ev.SetGuestRegisters: ("register", _set_registers),
     ev.MapGuestPages: ("table", _map_guest),
     ev.FillGuestPages: ("memory", _fill_guest),

@@ -1,11 +1,12 @@
 """The host's frame allocator: who owns which frame, and which frame comes next, from a seed.
 
-The order of frames is a permutation of RAM that the seed picks, so a scenario always gets the same ones, spread out as
-on a machine that has been up for a while. Values never change; what takes or gives back frames
+Which frame comes next depends on the seed and on which frames are free, on nothing else: software that takes and gives
+back in a circle comes back to the same state. RAM is used zone by zone, each in an order that the seed picks, so that
+small pages lie scattered and yet leave room for large ones. Values never change; what takes or gives back frames
 returns the next version.
 """
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Container, Mapping
 from enum import Enum
 from functools import lru_cache
@@ -16,6 +17,8 @@ import msgspec
 from engine.arch.addresses import FRAME_BITS, FRAME_SIZE, size_name
 from engine.errors import InputError
 from engine.memory.framemap import FrameMap
+
+ZONES = 8
 
 
 class Use(Enum):
@@ -54,8 +57,26 @@ class Region(msgspec.Struct, frozen=True):
     end: int
     owner: Owner
 
+    def part(self, first: int, end: int) -> "Region":
+        return Region(first, end, msgspec.structs.replace(self.owner, gfn=self.owner.gfn + first - self.first))
 
-@lru_cache
+
+class _Zone(msgspec.Struct, frozen=True):
+    """Positions ``start`` .. in the order of allocation are RAM's frames ``base`` .. in a shuffled order."""
+
+    start: int
+    base: int
+    size: int
+    step: int
+    offset: int
+
+    def nth(self, position: int) -> int:
+        return self.base + ((position - self.start) * self.step + self.offset) % self.size
+
+    def position(self, nth: int) -> int:
+        return self.start + (nth - self.base - self.offset) * pow(self.step, -1, self.size) % self.size
+
+
 def _multiplier(seed: int, count: int) -> int:
     """A number coprime with ``count``, so that n -> n * it mod count visits every frame."""
     wanted = (seed * 0x9E37_79B9_7F4A_7C15 + 0x2545_F491_4F6C_DD1D) % count | 1
@@ -64,14 +85,32 @@ def _multiplier(seed: int, count: int) -> int:
     return wanted
 
 
+@lru_cache
+def _zones(seed: int, count: int) -> tuple[_Zone, ...]:
+    """RAM of ``count`` frames in zones, in the order in which they are used; the seed picks the first."""
+    size = -(-count // ZONES)
+    bases = list(range(0, count, size))
+    turn = seed % len(bases)
+    zones, start = [], 0
+    for base in bases[turn:] + bases[:turn]:
+        here = min(size, count - base)
+        zones.append(_Zone(start, base, here, _multiplier(seed, here), seed % here))
+        start += here
+    return tuple(zones)
+
+
 class Frames(msgspec.Struct, frozen=True):
-    """``ram``: the byte ranges (start, end) of RAM. ``taken``: frame number -> `Owner.packed`, beside ``regions`` (sorted)."""
+    """``ram``: the sorted byte ranges (start, end) of RAM. ``taken``: frame number -> `Owner.packed`, beside the
+    sorted ``regions``. Of the positions in the order of allocation that lie before ``cursor``, only those in ``freed``
+    (sorted) may be free.
+    """
 
     ram: tuple[tuple[int, int], ...]
     seed: int
     taken: FrameMap[int] = FrameMap()
     regions: tuple[Region, ...] = ()
     cursor: int = 0
+    freed: tuple[int, ...] = ()
 
     @property
     def total(self) -> int:
@@ -84,12 +123,10 @@ class Frames(msgspec.Struct, frozen=True):
         if found is not None:
             return Owner.unpacked(found)
         region = self._region(pfn)
-        if region is None:
-            return None
-        return msgspec.structs.replace(region.owner, gfn=region.owner.gfn + pfn - region.first)
+        return region.part(pfn, pfn + 1).owner if region else None
 
     def _region(self, pfn: int) -> Region | None:
-        at = bisect_right(self.regions, pfn, key=lambda r: r.first) - 1
+        at = bisect_right(self.regions, pfn, key=_first) - 1
         return self.regions[at] if at >= 0 and pfn < self.regions[at].end else None
 
     def is_ram(self, pfn: int) -> bool:
@@ -98,39 +135,81 @@ class Frames(msgspec.Struct, frozen=True):
     def is_free(self, pfn: int) -> bool:
         return self.is_ram(pfn) and self.taken.get(pfn) is None and self._region(pfn) is None
 
-    def next_free(self, cursor: int, pending: Container[int] = ()) -> tuple[int, int]:
-        """The next free frame in the seed's order from ``cursor`` on but for ``pending``; and the cursor after it.
+    # --- frames one by one
+
+    def next_free(
+        self, cursor: int, freed: tuple[int, ...], pending: Container[int] = ()
+    ) -> tuple[int, int, tuple[int, ...]]:
+        """The next free frame but for ``pending``, and what ``cursor`` and ``freed`` are after it.
 
         Raises InputError where RAM is full.
         """
         count = self.total
-        step = _multiplier(self.seed, count)
-        for n in range(cursor, cursor + count):
-            pfn = self._nth((n * step + self.seed) % count)
-            if pfn not in pending and self.taken.get(pfn) is None and self._region(pfn) is None:
-                return pfn, (n + 1) % count
+        while freed:
+            position, freed = freed[0], freed[1:]
+            pfn = self._pfn(position, count)
+            if self._is_open(pfn, pending):
+                return pfn, cursor, freed
+        for position in range(cursor, count):
+            pfn = self._pfn(position, count)
+            if self._is_open(pfn, pending):
+                return pfn, position + 1, ()
         raise InputError(f"The host's RAM is full: all {count} frames are in use. Give the host more RAM.")
 
-    def with_taken(self, owners: Mapping[int, Owner], cursor: int) -> "Frames":
-        """The allocator in which these frames have these owners and the search goes on at ``cursor``."""
+    def _is_open(self, pfn: int, pending: Container[int]) -> bool:
+        return pfn not in pending and self.taken.get(pfn) is None and self._region(pfn) is None
+
+    def with_taken(self, owners: Mapping[int, Owner], cursor: int, freed: tuple[int, ...]) -> "Frames":
+        """The allocator in which these frames have these owners and the search goes on at ``cursor`` and ``freed``."""
         packed = {pfn: owner.packed for pfn, owner in owners.items()}
-        return msgspec.structs.replace(self, taken=self.taken.update(packed), cursor=cursor)
+        return msgspec.structs.replace(self, taken=self.taken.update(packed), cursor=cursor, freed=freed)
+
+    def _pfn(self, position: int, count: int) -> int:
+        zone = next(z for z in _zones(self.seed, count) if position < z.start + z.size)
+        n = zone.nth(position)
+        for start, end in self.ram:
+            frames = (end - start) >> FRAME_BITS
+            if n < frames:
+                return (start >> FRAME_BITS) + n
+            n -= frames
+        raise IndexError(position)
+
+    def _position(self, pfn: int) -> int:
+        """Where frame ``pfn`` of RAM stands in the order of allocation."""
+        n = 0
+        for start, end in self.ram:
+            if start <= pfn << FRAME_BITS < end:
+                n += pfn - (start >> FRAME_BITS)
+                break
+            n += (end - start) >> FRAME_BITS
+        return next(z for z in _zones(self.seed, self.total) if z.base <= n < z.base + z.size).position(n)
+
+    # --- blocks
 
     def take_block(self, frames: int, owner: Owner) -> tuple["Frames", int]:
         """``frames`` contiguous frames, aligned to their number: the next allocator, the first frame's number."""
-        blocks = [
-            first
-            for start, end in self.ram
-            for first in range(-(-(start >> FRAME_BITS) // frames) * frames, (end >> FRAME_BITS) - frames + 1, frames)
-        ]
-        if blocks:
-            step = _multiplier(self.seed, len(blocks))
-            for n in range(len(blocks)):
-                first = blocks[(n * step + self.seed) % len(blocks)]
-                if self._is_block_free(first, first + frames):
-                    return self.with_region(Region(first, first + frames, owner)), first
-        size = size_name(frames << FRAME_BITS)
-        raise InputError(f"The host has no free block of {size}: give it more RAM, or use smaller pages.")
+        first = self.free_block(frames)
+        if first is None:
+            size = size_name(frames << FRAME_BITS)
+            raise InputError(f"The host has no free block of {size}: give it more RAM, or use smaller pages.")
+        return self._with_region(Region(first, first + frames, owner)), first
+
+    def free_block(self, frames: int) -> int | None:
+        """The first of ``frames`` free contiguous frames, aligned to their number; None where there are none."""
+        spans = []
+        for start, end in self.ram:
+            first = -(-(start >> FRAME_BITS) // frames) * frames
+            spans.append((first, max(0, ((end >> FRAME_BITS) - first) // frames)))
+        count = sum(blocks for _, blocks in spans)
+        step = _multiplier(self.seed, count) if count else 1
+        for n in range(count):
+            nth = (n * step + self.seed) % count
+            for first, blocks in spans:
+                at = first + nth * frames
+                if 0 <= nth < blocks and self._is_block_free(at, at + frames):
+                    return at
+                nth -= blocks
+        return None
 
     def reserve(self, start: int, size: int, owner: Owner) -> "Frames":
         """The given ``size`` bytes from byte address ``start`` become ``owner``'s. Raises InputError if they cannot."""
@@ -141,40 +220,45 @@ class Frames(msgspec.Struct, frozen=True):
             raise InputError(f"{start:#x} .. {start + size:#x} is not in the host's RAM.")
         if not self._is_block_free(first, end):
             raise InputError(f"Some frames of {start:#x} .. {start + size:#x} are in use already.")
-        return self.with_region(Region(first, end, owner))
+        return self._with_region(Region(first, end, owner))
 
     def _is_block_free(self, first: int, end: int) -> bool:
-        at = bisect_right(self.regions, first, key=lambda r: r.first)
-        near = self.regions[max(0, at - 1) : at + 1]
-        if any(r.first < end and first < r.end for r in near):
+        at = bisect_right(self.regions, first, key=_first)
+        if at and self.regions[at - 1].end > first:
+            return False
+        if at < len(self.regions) and self.regions[at].first < end:
             return False
         if end - first > len(self.taken):
             return not any(first <= pfn < end for pfn in self.taken)
         return all(self.taken.get(pfn) is None for pfn in range(first, end))
 
-    def with_region(self, region: Region) -> "Frames":
-        at = bisect_right(self.regions, region.first, key=lambda r: r.first)
+    def _with_region(self, region: Region) -> "Frames":
+        at = bisect_right(self.regions, region.first, key=_first)
         return msgspec.structs.replace(self, regions=(*self.regions[:at], region, *self.regions[at:]))
 
-    def give_back(self, pfn: int) -> "Frames":
-        """Frame ``pfn`` is free again; a frame inside a region is cut out of it."""
-        if self.taken.get(pfn) is not None:
-            return msgspec.structs.replace(self, taken=self.taken.update({pfn: None}))
-        region = self._region(pfn)
-        if region is None:
-            raise ValueError(f"frame {pfn:#x} is not in use")
-        rest = msgspec.structs.replace(self, regions=tuple(r for r in self.regions if r is not region))
-        for first, end in ((region.first, pfn), (pfn + 1, region.end)):
-            if first < end:
-                owner = msgspec.structs.replace(region.owner, gfn=region.owner.gfn + first - region.first)
-                rest = rest.with_region(Region(first, end, owner))
-        return rest
+    # --- giving back
 
-    def _nth(self, n: int) -> int:
-        """The frame number of RAM's ``n``-th frame."""
-        for start, end in self.ram:
-            frames = (end - start) >> FRAME_BITS
-            if n < frames:
-                return (start >> FRAME_BITS) + n
-            n -= frames
-        raise IndexError(n)
+    def give_back(self, first: int, count: int = 1) -> "Frames":
+        """Frames ``first`` .. are free again, ``count`` of them; those inside a region are cut out of it."""
+        end = first + count
+        if count == 1 and self.taken.get(first) is not None:
+            position, freed = self._position(first), list(self.freed)
+            if position < self.cursor:
+                insort(freed, position)
+            return msgspec.structs.replace(self, taken=self.taken.update({first: None}), freed=tuple(freed))
+        gone = {pfn: None for pfn in range(first, end) if self.taken.get(pfn) is not None}
+        regions = []
+        for region in self.regions:
+            if region.end <= first or region.first >= end:
+                regions.append(region)
+                continue
+            if region.first < first:
+                regions.append(region.part(region.first, first))
+            if end < region.end:
+                regions.append(region.part(end, region.end))
+        # Frames that were part of regions may stand anywhere in the order: the search starts anew.
+        return msgspec.structs.replace(self, taken=self.taken.update(gone), regions=tuple(regions), cursor=0, freed=())
+
+
+def _first(region: Region) -> int:
+    return region.first

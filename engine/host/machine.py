@@ -7,27 +7,36 @@ from engine.arch.second_stage import EptCapabilities
 from engine.host import mm
 from engine.host.frames import Frames, Owner, Use
 from engine.host.world import World
-from engine.memory.physical import ZERO, SparseMemory
+from engine.memory.physical import SparseMemory, Zeros
 
 KERNEL_HPA = 16 << 20
 """Where the host's kernel image lies in RAM."""
-STACK_SIZE = 2 << 20
 
 
 class PcpuSetup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The capabilities of one pCPU. ``npt`` counts on AMD, ``ept`` on Intel (None: no EPT)."""
+    """The capabilities of one pCPU. ``npt`` counts on AMD, ``ept`` on Intel (None: no EPT).
+
+    ``virtualization``: SVM or VMX. ``mode_based_execute``: EPT can have a right of its own for user-mode fetches (XU),
+    which no kernel here turns on.
+    """
 
     features: Features = Features(vendor=Vendor.AMD, maxphyaddr=48)
+    virtualization: bool = True
     npt: bool = True
     ept: EptCapabilities | None = None
+    mode_based_execute: bool = False
 
 
 class Pcpu(msgspec.Struct, frozen=True):
-    """``lost``: why the pCPU can execute nothing any more; '' while it can."""
+    """``lost``: why the pCPU can execute nothing any more; '' while it can.
+
+    ``cr4_shadow``: what the kernel takes CR4 for (cr4_read_shadow()), the value that it wrote itself.
+    """
 
     index: int
     setup: PcpuSetup
     registers: Registers
+    cr4_shadow: int
     online: bool = True
     lost: str = ""
 
@@ -43,6 +52,11 @@ class Pcpu(msgspec.Struct, frozen=True):
     def levels(self) -> int:
         """The depth that the hardware walks the host's tables, and on AMD nested ones, with."""
         return 5 if self.la57 else 4
+
+    @property
+    def unusable(self) -> str:
+        """Why nothing runs on it (the rest of a sentence); '' where something can."""
+        return f"is lost: {self.lost}" if self.lost else "" if self.online else "is offline."
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -71,19 +85,32 @@ class Host(msgspec.Struct, frozen=True):
 def boot(
     pcpus: tuple[PcpuSetup, ...], five_level: bool, ram: tuple[tuple[int, int], ...], seed: int
 ) -> tuple[Host, SparseMemory]:
-    """A running kernel: 5-level where ``five_level`` and every pCPU has LA57, as with CONFIG_X86_5LEVEL.
+    """A running kernel: 5-level where ``five_level`` (CONFIG_X86_5LEVEL, no no5lvl) and pCPU 0 has LA57.
 
-    Raises InputError where RAM is too small for the kernel.
+    ``ram``: sorted byte ranges (start, end); nothing answers elsewhere. A pCPU that cannot walk as deep as the kernel
+    stays offline. Raises InputError where RAM is too small for the kernel.
     """
-    levels = 5 if five_level and all(p.features.la57 for p in pcpus) else 4
-    kernel = Owner(Use.KERNEL)
-    frames = Frames(ram=ram, seed=seed).reserve(KERNEL_HPA, mm.KERNEL_TEXT_SIZE + STACK_SIZE, kernel)
-    world = World(SparseMemory(ZERO), frames)
-    root = mm.build_root(world, levels, KERNEL_HPA)
-    cr4 = CR4.PAE | CR4.PGE | (CR4.LA57 if levels == 5 else 0)
-    registers = Registers(
-        cr0=int(CR0.PG | CR0.WP | CR0.PE), cr3=root, cr4=int(cr4), cs_l=True,
+    levels = 5 if five_level and pcpus[0].features.la57 else 4
+    world, root = boot_kernel(SparseMemory(Zeros(ram)), ram, seed, levels)
+    cpus = []
+    for index, setup in enumerate(pcpus):
+        online = levels == 4 or setup.features.la57
+        registers = running(root, levels) if online else Registers(cr0=0x6000_0010)
+        cpus.append(Pcpu(index, setup, registers, registers.cr4, online))
+    return Host(pcpus=tuple(cpus), levels=levels, frames=world.frames, roots=((levels, root),)), world.memory
+
+
+def running(root: int, levels: int) -> Registers:
+    """The registers of a pCPU that runs a 64-bit kernel of ``levels`` levels with tables at ``root``."""
+    return Registers(
+        cr0=int(CR0.PG | CR0.WP | CR0.PE), cr3=root, cs_l=True,
+        cr4=int(CR4.PAE | CR4.PGE | (CR4.LA57 if levels == 5 else 0)),
         efer=int(EFER.SCE | EFER.LME | EFER.LMA | EFER.NXE),
     )  # fmt: skip
-    cpus = tuple(Pcpu(index=n, setup=setup, registers=registers) for n, setup in enumerate(pcpus))
-    return Host(pcpus=cpus, levels=levels, frames=world.frames, roots=((levels, root),)), world.memory
+
+
+def boot_kernel(memory: SparseMemory, ram: tuple[tuple[int, int], ...], seed: int, levels: int) -> tuple[World, int]:
+    """A kernel that takes over all of RAM, whatever is in it: its world, and its root (byte address)."""
+    world = World(memory, Frames(ram=ram, seed=seed))
+    world.reserve(KERNEL_HPA, mm.KERNEL_TEXT_SIZE + mm.STACKS_SIZE, Owner(Use.KERNEL))
+    return world, mm.build_root(world, levels, KERNEL_HPA)

@@ -1,7 +1,8 @@
 """The ways a pCPU's paging mode can change, and what the pCPU can still do afterwards.
 
 A pCPU's mode is its CR0, CR4 and EFER; nothing else. Whatever changes it, the pCPU then fetches its next instruction
-and uses its stack through the root it has: where that faults the pCPU is lost, before any VM entry.
+and uses its stack through the root it has: where that faults the pCPU is lost, before any VM entry. The trampolines'
+own short-lived identity mapping is not modelled, only what comes before and after it.
 """
 
 from enum import Enum
@@ -12,11 +13,11 @@ from engine.arch.addresses import FRAME_SIZE
 from engine.arch.basis import Basis, assumed, manual
 from engine.arch.faults import GeneralProtection
 from engine.arch.paging import bind
-from engine.arch.registers import CR0, CR4, Features, Registers, mov_cr0, mov_cr3, mov_cr4
+from engine.arch.registers import CR0, CR4, Registers, mov_cr0, mov_cr3, mov_cr4
 from engine.arch.rights import FETCH, WRITE
 from engine.arch.walk import Walk, walk
 from engine.host import mm
-from engine.host.machine import Host, Pcpu
+from engine.host.machine import Host, Pcpu, boot_kernel, running
 from engine.host.world import World
 from engine.memory.physical import SparseMemory
 
@@ -43,14 +44,15 @@ class WayRule(msgspec.Struct, frozen=True):
     """What a way needs and does.
 
     ``all_pcpus``: every pCPU goes this way at once. ``keeps_kvm``: KVM and its VMs survive. ``boot_pcpu``: pCPU 0 can
-    go this way. ``idle``: no vCPU may be on the pCPU. ``registers``: instructions make the change, so it is checked.
+    go this way. ``idle``: no vCPU may be on the pCPU. ``by_kernel``: the kernel's own instructions make the change, so
+    the processor checks it and the kernel's copy of CR4 follows.
     """
 
     all_pcpus: bool = False
     keeps_kvm: bool = True
     boot_pcpu: bool = True
     idle: bool = False
-    registers: bool = True
+    by_kernel: bool = True
     basis: Basis = manual("SDM vol. 3A, 4.1.2")
 
 
@@ -61,28 +63,37 @@ WAYS: dict[Way, WayRule] = {
     Way.SUSPEND: WayRule(all_pcpus=True, basis=manual("Linux arch/x86/kernel/acpi/wakeup_64.S")),
     Way.KEXEC: WayRule(all_pcpus=True, keeps_kvm=False, basis=manual("Linux arch/x86/kernel/relocate_kernel_64.S")),
     Way.PARENT: WayRule(
-        registers=False, basis=assumed("parent: a hypervisor above this host sets its CR4 underneath it")
+        by_kernel=False, basis=assumed("parent: a hypervisor above this host sets its CR4 underneath it")
     ),
 }
 
 
 class Changed(msgspec.Struct, frozen=True):
-    """``walks``: the next fetch and push on each changed pCPU. ``fault``: the #GP that stopped the change."""
+    """``walks``: the next fetch and push on each changed pCPU. ``fault``: the #GP that stopped the change.
+
+    ``offline``: pCPUs that could not come back, because they cannot walk as deep.
+    """
 
     host: Host
     memory: SparseMemory
     walks: tuple[Walk, ...] = ()
     fault: GeneralProtection | None = None
+    offline: tuple[int, ...] = ()
 
 
 def cannot(host: Host, index: int, way: Way, la57: bool, busy: bool) -> str | None:
     """Why pCPU ``index`` cannot go this way at all (one sentence); None where it can try. ``busy``: a vCPU is on it."""
     pcpu, rule = host.pcpus[index], WAYS[way]
+    boots = rule.all_pcpus and host.pcpus[0]
     if pcpu.lost:
         return f"pCPU {index} is lost: {pcpu.lost}"
-    if la57 and not pcpu.features.la57:
-        return f"pCPU {index} has no LA57: it cannot walk five levels."
-    if pcpu.la57 == la57 and way is not Way.KEXEC:
+    if boots and boots.lost:
+        return f"pCPU 0, which would lead the others, is lost: {boots.lost}"
+    if la57 and not (boots or pcpu).features.la57:
+        return f"pCPU {(boots or pcpu).index} has no LA57: it cannot walk five levels."
+    if not pcpu.online and way is not Way.HOTPLUG and not rule.all_pcpus:
+        return f"pCPU {index} is offline: only taking it online can bring it into another mode."
+    if pcpu.online and pcpu.la57 == la57 and way is not Way.KEXEC:
         return f"pCPU {index} walks {pcpu.levels} levels already."
     if index == 0 and not rule.boot_pcpu:
         return "pCPU 0, the boot processor, cannot be taken offline."
@@ -92,46 +103,59 @@ def cannot(host: Host, index: int, way: Way, la57: bool, busy: bool) -> str | No
 
 
 def change_mode(host: Host, memory: SparseMemory, index: int, way: Way, la57: bool, root: Root) -> Changed:
-    """pCPU ``index`` (or all, where the way takes all) changes CR4.LA57; then its next fetch is walked."""
-    world = World(memory, host.frames)
-    levels = 5 if la57 else 4
-    target = dict(host.roots).get(levels)
-    if root is Root.REBUILT and levels != host.levels:
-        # What the VMM has mapped meanwhile must be in it too, so an old copy is of no use.
-        target = mm.rebuild(world, host.levels, host.root, levels)
-    after = msgspec.structs.replace(
-        host,
-        frames=world.frames,
-        roots=(host.roots[0], (levels, target)) if target and levels != host.levels else host.roots,
-    )
-    walks: list[Walk] = []
-    chosen = [p for p in host.pcpus if WAYS[way].all_pcpus or p.index == index]
-    for pcpu in chosen:
-        if pcpu.lost or (la57 and not pcpu.features.la57):
+    """pCPU ``index`` (or all, where the way takes all) changes CR4.LA57; then its next fetch is walked.
+
+    Raises Oops where the host's own tables were destroyed before, so that none can be rebuilt from them.
+    """
+    levels, rule = 5 if la57 else 4, WAYS[way]
+    world, roots = World(memory, host.frames), dict(host.roots)
+    if not rule.keeps_kvm:
+        world, target = boot_kernel(memory, host.frames.ram, host.frames.seed, levels)
+        roots = {levels: target}
+    elif root is Root.REBUILT and levels != host.levels:
+        target = mm.rebuild(world, host.levels, host.root, levels, roots.get(levels))
+        roots[levels] = target
+    else:
+        target = host.root
+    after, walks, offline = host, [], []
+    for pcpu in host.pcpus:
+        if pcpu.lost or not (rule.all_pcpus or pcpu.index == index):
             continue
-        cr3 = target if root is Root.REBUILT and target else pcpu.registers.cr3
-        changed = _registers_after(pcpu, way, la57, cr3, world.memory)
+        if la57 and not pcpu.features.la57:
+            offline.append(pcpu.index)
+            after = after.with_pcpu(msgspec.structs.replace(pcpu, online=False))
+            continue
+        cr3 = target if root is Root.REBUILT else pcpu.registers.cr3 or host.root
+        changed = _changed(pcpu, way, la57, cr3, memory)
         if isinstance(changed, GeneralProtection):
             return Changed(host, memory, fault=changed)
-        walks_here = _next_uses(world.memory, changed, pcpu.features)
-        walks += walks_here
-        failed = next((w for w in walks_here if not w.ok), None)
-        lost = "" if failed is None else _how_lost(failed)
-        after = after.with_pcpu(msgspec.structs.replace(pcpu, registers=changed, lost=lost))
-    if not WAYS[way].keeps_kvm and target:
-        # The kernel that is booted now has the new depth for its own.
-        after = msgspec.structs.replace(after, levels=levels, roots=((levels, target),))
-    return Changed(after, world.memory, tuple(walks))
+        seen_by = world.memory if cr3 == target else memory
+        walks += _next_uses(seen_by, changed)
+        changed = settle(seen_by, changed)
+        if not changed.lost and not rule.keeps_kvm:
+            # The kernel that is booted now goes on with tables of its own.
+            registers = msgspec.structs.replace(changed.registers, cr3=target)
+            changed = msgspec.structs.replace(changed, registers=registers)
+        after = after.with_pcpu(changed)
+    if not rule.keeps_kvm and after.pcpus[0].lost:
+        return Changed(after, memory, tuple(walks))
+    own = levels if not rule.keeps_kvm else host.levels
+    order = sorted(roots.items(), key=lambda item: item[0] != own)
+    after = msgspec.structs.replace(after, frames=world.frames, levels=own, roots=tuple(order))
+    return Changed(after, world.memory, tuple(walks), offline=tuple(offline))
 
 
-def _registers_after(pcpu: Pcpu, way: Way, la57: bool, cr3: int, memory: SparseMemory) -> Registers | GeneralProtection:
-    """The registers once the change is made, by the instructions that the way uses."""
-    old, features = pcpu.registers, pcpu.features
+def _changed(pcpu: Pcpu, way: Way, la57: bool, cr3: int, memory: SparseMemory) -> Pcpu | GeneralProtection:
+    """The pCPU once the change is made, by the instructions that the way uses."""
+    old = pcpu.registers
+    if not WAYS[way].by_kernel:
+        cr4 = int(old.cr4 | CR4.LA57 if la57 else old.cr4 & ~CR4.LA57)
+        return msgspec.structs.replace(pcpu, registers=msgspec.structs.replace(old, cr4=cr4, cr3=cr3))
+    if not pcpu.online:
+        old = running(cr3, 4)  # so far in its trampoline
     cr4 = int(old.cr4 | CR4.LA57 if la57 else old.cr4 & ~CR4.LA57)
-    if not WAYS[way].registers:
-        return msgspec.structs.replace(old, cr4=cr4, cr3=cr3)
     if way is Way.MOV_CR4:
-        written = mov_cr4(old, cr4, features, memory)
+        written = mov_cr4(old, cr4, pcpu.features, memory)
     else:
         # From compatibility mode: paging off, the new CR4 and CR3, paging on; then a far jump back to 64-bit code.
         written = msgspec.structs.replace(old, cs_l=False)
@@ -141,20 +165,28 @@ def _registers_after(pcpu: Pcpu, way: Way, la57: bool, cr3: int, memory: SparseM
             (mov_cr3, cr3),
             (mov_cr0, old.cr0),
         ):
-            written = write(written, value, features, memory)
+            written = write(written, value, pcpu.features, memory)
             if not isinstance(written, Registers):
                 break
         else:
             written = msgspec.structs.replace(written, cs_l=True)
-    if isinstance(written, (Registers, GeneralProtection)):
-        return written
-    raise AssertionError("long mode loads no PDPTEs")
+    if isinstance(written, Registers):
+        return msgspec.structs.replace(pcpu, registers=written, cr4_shadow=cr4, online=True)
+    assert isinstance(written, GeneralProtection), "long mode loads no PDPTEs"
+    return written
 
 
-def _next_uses(memory: SparseMemory, registers: Registers, features: Features) -> list[Walk]:
+def settle(memory: SparseMemory, pcpu: Pcpu) -> Pcpu:
+    """``pcpu`` in its new mode: lost where its next fetch or push faults."""
+    failed = next((walk for walk in _next_uses(memory, pcpu) if not walk.ok), None)
+    return pcpu if failed is None else msgspec.structs.replace(pcpu, lost=_how_lost(failed))
+
+
+def _next_uses(memory: SparseMemory, pcpu: Pcpu) -> list[Walk]:
     """The next instruction fetch and the next push, as the hardware walks them."""
-    paging = bind(registers, features)
-    return [walk(memory, paging, mm.KERNEL_TEXT + FRAME_SIZE, FETCH), walk(memory, paging, mm.KERNEL_STACK, WRITE)]
+    paging = bind(pcpu.registers, pcpu.features)
+    stack = mm.stack_of(pcpu.index)
+    return [walk(memory, paging, mm.KERNEL_TEXT + FRAME_SIZE, FETCH), walk(memory, paging, stack, WRITE)]
 
 
 def _how_lost(failed: Walk) -> str:

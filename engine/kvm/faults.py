@@ -2,45 +2,38 @@
 
 Every decision uses KVM's own walk at its own level; nothing compares with what the CPU walked. Sources:
 kvm_mmu_page_fault(), handle_mmio_page_fault(), kvm_tdp_page_fault(), fast_page_fault(), kvm_tdp_mmu_map(),
-npf_interception(), handle_ept_violation(), handle_ept_misconfig() (reference page, section 5).
+direct_map(), npf_interception(), handle_ept_violation(), handle_ept_misconfig() (reference page, section 5).
 """
 
 import msgspec
 
 from engine.arch.addresses import FRAME_BITS
-from engine.arch.basis import Basis, Ground
+from engine.arch.basis import Basis, Ground, assumed
 from engine.arch.bits import bit
 from engine.arch.faults import EptMisconfiguration, EptViolation, NestedPageFault
 from engine.arch.formats import EPT4, EPT5, LEVEL4, LEVEL5, Setting
 from engine.arch.registers import Vendor
 from engine.errors import InputError
-from engine.host.world import World
-from engine.kvm import mmu
+from engine.host.world import Halt, Oops, World
+from engine.kvm import mmu, zap
+from engine.kvm.actions import Action
 from engine.kvm.kernels import Spurious
 from engine.kvm.memslots import Memslot, Space, fault_in, find
 from engine.kvm.mmu import Spte
 from engine.kvm.module import Module
-from engine.kvm.vm import Root, Vcpu, Vm
+from engine.kvm.vm import LATER_COUNTERS, MmioInfo, Root, Vcpu, Vm
 
 PRESENT, WRITE, USER, RSVD, FETCH = (bit(n) for n in range(5))
-GUEST_FINAL, GUEST_PAGE = bit(32), bit(33)
 
 NestedExit = NestedPageFault | EptViolation | EptMisconfiguration
-
-
-class Action(msgspec.Struct, frozen=True):
-    """One thing KVM did: the kernel function, and what. ``tracepoint``: the event it would emit, '' for none."""
-
-    function: str
-    did: str
-    tracepoint: str = ""
+RESUMING = ("RETRY", "FIXED", "SPURIOUS")
 
 
 class Reaction(msgspec.Struct, frozen=True):
-    """KVM's answer to an exit. ``result``: "RET_PF_FIXED" and so on, or an errno.
+    """KVM's answer to an exit. ``result``: "RET_PF_FIXED" and so on, an errno, "oops", or "unknown".
 
     ``resumes``: the vCPU goes back into the guest and makes the same access again. Else the access ends here: the
-    instruction is emulated (``emulates``), or the VM cannot go on.
+    instruction is emulated (``emulates``; ``gpa``: where, if the exit told), or the VM cannot go on.
     """
 
     error_code: int
@@ -49,6 +42,7 @@ class Reaction(msgspec.Struct, frozen=True):
     emulates: bool
     actions: tuple[Action, ...]
     basis: Basis
+    gpa: int | None = None
 
 
 class FaultPath:
@@ -65,29 +59,22 @@ class FaultPath:
         """The exit handler, and kvm_mmu_page_fault()."""
         self._count("exits")
         gpa, error = self._entry(exit_)
-        ret = "INVALID"
-        if error & RSVD:
-            ret = self._handle_mmio_page_fault(gpa)
-        if ret == "INVALID":
-            self._count("pf_taken")
-            try:
-                ret = self._tdp_page_fault(gpa, error)
-            except InputError as refused:
-                self._did("hva_to_pfn()", f"no frame: {refused}")
-                ret = "-ENOMEM"
-            statistic = {"FIXED": "pf_fixed", "EMULATE": "pf_emulate", "SPURIOUS": "pf_spurious"}.get(ret)
-            if statistic:
-                self._count(statistic)
-        if ret == "EMULATE":
-            self._count("mmio_exits")
-            self._did(
-                "x86_emulate_instruction()", "the access is emulated: a device of the VMM gets it (KVM_EXIT_MMIO)"
-            )
-        kernel = self.module.kernel
+        known_gpa: int | None = gpa
+        basis = Basis(Ground.KERNEL, f"{self.module.kernel.label}: kvm_mmu_page_fault()")
+        try:
+            if self._is_beyond_guest(exit_, gpa):
+                ret, known_gpa = "EMULATE", None
+            else:
+                ret = self._page_fault(gpa, error)
+        except Oops as oops:
+            self._did(oops.function, str(oops))
+            self.vm = msgspec.structs.replace(self.vm, dead=f"{oops}; its mmu_lock is held for ever.")
+            return Reaction(error, "oops", False, False, tuple(self._actions), basis)
+        except Halt as halt:
+            self._did("kvm_mmu_page_fault()", str(halt))
+            return Reaction(error, "unknown", False, False, tuple(self._actions), assumed(str(halt)))
         named = ret if ret.startswith("-") else f"RET_PF_{ret}"
-        basis = Basis(Ground.KERNEL, f"{kernel.label}: kvm_mmu_page_fault()")
-        resumes = ret in ("RETRY", "FIXED", "SPURIOUS", "CONTINUE")
-        return Reaction(error, named, resumes, ret == "EMULATE", tuple(self._actions), basis)
+        return Reaction(error, named, ret in RESUMING, ret == "EMULATE", tuple(self._actions), basis, known_gpa)
 
     def prefault(self, gpa: int) -> str:
         """KVM_PRE_FAULT_MEMORY for one page, kvm_tdp_map_page(): as a read fault would map it; the RET_PF_* name."""
@@ -99,10 +86,19 @@ class FaultPath:
         self._actions.append(Action(function, did, tracepoint))
 
     def _count(self, *names: str) -> None:
-        self.vcpu = msgspec.structs.replace(self.vcpu, counters=self.vcpu.counters.plus(*names))
+        known = [n for n in names if self.module.kernel.pf_counters or n not in LATER_COUNTERS]
+        self.vcpu = msgspec.structs.replace(self.vcpu, counters=self.vcpu.counters.plus(*known))
+
+    def _write(self, address: int, value: int) -> None:
+        self.world.write_word(address, value)
+
+    # --- the exit
 
     def _entry(self, exit_: NestedExit) -> tuple[int, int]:
-        """(GPA, PFERR code) as the exit handler passes them on (reference page, 5.2)."""
+        """(GPA, PFERR code) as the exit handler passes them on (reference page, 5.2).
+
+        On VMX no kernel here tells guest tables from final pages (bits 32 and 33).
+        """
         if isinstance(exit_, NestedPageFault):
             error = exit_.exitinfo1
             if not self.module.kernel.keeps_error_code_high:
@@ -110,48 +106,82 @@ class FaultPath:
             self._did("npf_interception()", f"GPA {exit_.exitinfo2:#x}, error {error:#x}", "kvm_page_fault")
             return exit_.exitinfo2, error
         if isinstance(exit_, EptMisconfiguration):
-            self._did("handle_ept_misconfig()", f"GPA {exit_.gpa:#x}", "kvm_exit")
+            self._did("handle_ept_misconfig()", f"GPA {exit_.gpa:#x}, error {RSVD:#x}")
             return exit_.gpa, RSVD
         q = exit_.qualification
         error = (q & 1) * USER | (q >> 1 & 1) * WRITE | (q >> 2 & 1) * FETCH | bool(q >> 3 & 7) * PRESENT
-        if q & bit(7) and self.module.kernel.keeps_error_code_high:
-            error |= GUEST_FINAL if q & bit(8) else GUEST_PAGE
         self._did("handle_ept_violation()", f"GPA {exit_.gpa:#x}, error {error:#x}", "kvm_page_fault")
         return exit_.gpa, error
+
+    def _is_beyond_guest(self, exit_: NestedExit, gpa: int) -> bool:
+        """allow_smaller_maxphyaddr: a GPA that the guest's MAXPHYADDR does not have is left to the emulator."""
+        if not isinstance(exit_, EptViolation) or not self.module.smaller_maxphyaddr:
+            return False
+        if not gpa >> self.vcpu.cpuid.maxphyaddr:
+            return False
+        self._did("kvm_emulate_instruction()", f"GPA {gpa:#x} is beyond the guest's MAXPHYADDR")
+        return True
+
+    def _page_fault(self, gpa: int, error: int) -> str:
+        """kvm_mmu_page_fault(): RET_PF_* without its prefix, or an errno."""
+        ret = "INVALID"
+        if error & RSVD:
+            ret = self._handle_mmio_page_fault(gpa)
+        if ret == "INVALID":
+            self._count("pf_taken")
+            try:
+                ret = self._tdp_page_fault(gpa, error)
+            except InputError as full:
+                self._did("mmu_topup_memory_caches()", str(full))
+                return "-ENOMEM"
+            statistic = {"FIXED": "pf_fixed", "EMULATE": "pf_emulate", "SPURIOUS": "pf_spurious"}.get(ret)
+            if statistic:
+                self._count(statistic)
+        return ret
 
     # --- reserved bits: MMIO, or so KVM takes it
 
     def _handle_mmio_page_fault(self, gpa: int) -> str:
+        gfn = gpa >> FRAME_BITS
+        if gfn and self.vcpu.mmio == MmioInfo(gfn, self.vm.generation):
+            self._did("mmio_info_in_cache()", "the vCPU remembers this frame as MMIO", "vcpu_match_mmio")
+            return "EMULATE"
         path = mmu.walk(self.world, self.module, self._root, gpa)
         spte = self.module.spte
         where = f"KVM's walk from level {self._root.role.level}"
         for step in path:
-            if spte.is_present(step.value) and self._reserved(step):
+            if spte.is_present(step.value) and self._is_reserved(step):
                 self._did("handle_mmio_page_fault()", f"{where}: SPTE {step.value:#x} has reserved bits: WARN, -EINVAL")
                 return "-EINVAL"
         leaf = path[-1]
         if spte.is_mmio(leaf.value):
-            generation = (leaf.value >> 3 & 0xFF) | (leaf.value >> 52 & 0x7FF) << 8
-            if self.module.vendor is Vendor.AMD and generation != self.vm.generation & 0x7FFFF:
-                self._did("check_mmio_spte()", "the MMIO SPTE is of an older generation of the memslots")
+            generation = spte.generation_of(leaf.value)
+            if generation != self.vm.generation & spte.generation_mask:
+                did = "the MMIO SPTE is of an older generation of the memslots"
+                self._did("check_mmio_spte()", did, "check_mmio_spte")
                 return "INVALID"
+            self._cache_mmio(gpa)
             self._did("handle_mmio_page_fault()", f"{where}: an MMIO SPTE", "handle_mmio_page_fault")
             return "EMULATE"
         found = f"a normal SPTE {leaf.value:#x}" if spte.is_present(leaf.value) else "nothing mapped"
         self._did("handle_mmio_page_fault()", f"{where}: {found}, so another CPU must have zapped it: try again")
         return "RETRY"
 
-    def _reserved(self, step: Spte) -> int:
+    def _cache_mmio(self, gpa: int) -> None:
+        self.vcpu = msgspec.structs.replace(self.vcpu, mmio=MmioInfo(gpa >> FRAME_BITS, self.vm.generation))
+
+    def _is_reserved(self, step: Spte) -> bool:
         """is_rsvd_spte() by shadow_zero_check, which is built for the captured depth."""
-        if self.module.vendor is Vendor.AMD:
-            fmt = LEVEL5 if self._root.role.level == 5 else LEVEL4
-        else:
-            fmt = EPT5 if self._root.role.level == 5 else EPT4
+        amd, five = self.module.vendor is Vendor.AMD, self._root.role.level == 5
+        fmt = (LEVEL5 if five else LEVEL4) if amd else EPT5 if five else EPT4
         lv = next(lv for lv in fmt.levels if lv.level == step.level)
-        maxphyaddr = next(c.value for c in self.module.captured if c.name == "host MAXPHYADDR")
-        setting = Setting(maxphyaddr=int(maxphyaddr), nxe=True, amd_bit8=self.module.vendor is Vendor.AMD)
-        is_leaf = bool(step.value & lv.leaf(setting))
-        return step.value & lv.entry(is_leaf or lv.table is None).reserved_bits(setting)
+        setting = Setting(
+            maxphyaddr=self.module.maxphyaddr, nxe=True, amd_bit8=amd, page1gb=self.module.page1gb or not amd,
+            execute_only=False,
+        )  # fmt: skip
+        entry = lv.entry(bool(step.value & lv.leaf(setting)) or lv.table is None)
+        illegal = any(step.value & rule.mask == rule.value for rule in entry.illegal if rule.when(setting))
+        return illegal or bool(step.value & entry.reserved_bits(setting))
 
     # --- kvm_tdp_page_fault()
 
@@ -161,24 +191,29 @@ class FaultPath:
         if ret != "INVALID":
             return ret
         if slot is None:
-            return self._no_slot(gpa)
+            return self._no_slot(gpa, error)
         if slot.read_only and error & WRITE:
             self._did("kvm_handle_error_pfn()", "a write to a read-only memslot: KVM_PFN_ERR_RO_FAULT")
             return "EMULATE"
-        page = fault_in(self.world, self.space, self.vm.index, slot, gpa)
+        try:
+            page = fault_in(self.world, self.space, self.vm.index, slot, gpa)
+        except InputError as full:
+            self._did("kvm_handle_error_pfn()", f"KVM_PFN_ERR_FAULT: {full}")
+            return "-EFAULT"
         self._did(
             "kvm_mmu_faultin_pfn()",
             f"GPA {gpa:#x} is HVA {slot.to_hva(gpa):#x} in slot {slot.id}; the host maps it to HPA "
             f"{page.hpa + slot.to_hva(gpa) - page.hva:#x} with a page of {page.size >> 10} KiB",
         )
-        level, why = mmu.huge_level(self.module, slot, page, gpa, self._root.role.level, exec_fault=bool(error & FETCH))
+        exec_fault = bool(error & FETCH)
+        level, why = mmu.huge_level(self.module, slot, page, gpa, self._root.role.level, exec_fault=exec_fault)
         self._did("kvm_mmu_hugepage_adjust()", f"level {level}: {why}", "kvm_mmu_spte_requested")
-        size = mmu.page_size(level)
-        hpa = page.hpa + slot.to_hva(gpa & ~(size - 1)) - page.hva
-        return self._map_target(gpa, error, slot, level, hpa, page.write and not slot.read_only)
+        target = self._map_path(gpa, level, no_huge=exec_fault and self.module.parameters.nx_huge_pages)
+        hpa = page.hpa + slot.to_hva(gpa & ~(mmu.page_size(target.level) - 1)) - page.hva
+        return self._set(target, gpa, error, slot, hpa, page.write and not slot.read_only)
 
     def _fast_page_fault(self, gpa: int, error: int, slot: Memslot | None) -> str:
-        """Without mmu_lock: only where a present SPTE may simply be made writable."""
+        """Without mmu_lock: only where a present SPTE may simply be made writable, or tracked rights given back."""
         absent_without_ad = not error & PRESENT and not self.module.ad_bits
         write_to_present = error & PRESENT and error & WRITE
         if error & RSVD or not (absent_without_ad or write_to_present):
@@ -186,64 +221,90 @@ class FaultPath:
         spte, last = self.module.spte, mmu.walk(self.world, self.module, self._root, gpa)[-1]
         if not spte.is_present(last.value):
             return "INVALID"
+        mmu.page_of(self.world, last.address, "fast_page_fault()")
         if spte.allows(last.value, bool(error & WRITE), bool(error & FETCH)):
             self._count("pf_fast")
             self._did("fast_page_fault()", f"SPTE {last.value:#x} already allows the access", "fast_page_fault")
             return "SPURIOUS"
-        if not error & WRITE or not last.value & spte.mmu_writable:
-            return "INVALID"
-        if last.level > 1 and slot is not None and slot.dirty_log:
+        new = spte.restored(last.value) if spte.is_tracked(last.value) else last.value
+        if error & WRITE and last.value & spte.mmu_writable:
+            new |= spte.write
+            if last.level > 1 and slot is not None and slot.dirty_log:
+                return "INVALID"
+        if new == last.value or not spte.allows(new, bool(error & WRITE), bool(error & FETCH)):
             return "INVALID"
         self._count("pf_fast")
-        self._write(last.address, last.value | spte.write | spte.dirty)
-        self._did("fast_page_fault()", f"W is set in the SPTE at {last.address:#x}", "fast_page_fault")
+        self._write(last.address, new)
+        self._did("fast_page_fault()", f"{last.value:#x} becomes {new:#x} at {last.address:#x}", "fast_page_fault")
+        if slot is not None and new & spte.write:
+            self._mark_dirty(slot, gpa)
         return "FIXED"
 
-    def _no_slot(self, gpa: int) -> str:
+    def _no_slot(self, gpa: int, error: int) -> str:
         """kvm_handle_noslot_fault(), mark_mmio_spte(): no memory there, so a device of the VMM."""
         self._did("kvm_handle_noslot_fault()", f"no memslot holds GPA {gpa:#x}: MMIO")
+        self._cache_mmio(gpa)
         spte = self.module.spte
-        if spte.mmio_mask:
-            target, done = mmu.map_path(self.world, self.module, self.vm, self._root, gpa, 1)
-            self._note(done)
-            low = 0b110 if self.module.vendor is Vendor.AMD else 0
-            value = spte.mmio(gpa >> FRAME_BITS, self.vm.generation, low)
-            if target.value != value:
-                self._write(target.address, value)
-                self._count("pf_mmio_spte_created")
-                self._did("mark_mmio_spte()", f"MMIO SPTE {value:#x} at {target.address:#x}", "mark_mmio_spte")
+        if not spte.mmio_mask or gpa >> self.module.maxphyaddr:
+            return "EMULATE"
+        target = self._map_path(gpa, 1)
+        mmu.page_of(self.world, target.address, "mark_mmio_spte()")
+        if self._is_spurious(target, error):
+            return "SPURIOUS"
+        value = spte.mmio(gpa >> FRAME_BITS, self.vm.generation)
+        self._write(target.address, value)
+        self._count("pf_mmio_spte_created")
+        self._did("mark_mmio_spte()", f"MMIO SPTE {value:#x} at {target.address:#x}", "mark_mmio_spte")
         return "EMULATE"
 
-    def _map_target(self, gpa: int, error: int, slot: Memslot, level: int, hpa: int, host_writable: bool) -> str:
-        """kvm_tdp_mmu_map() down to tdp_mmu_map_handle_target_level(), or direct_map() and mmu_set_spte()."""
-        spte, tdp_mmu = self.module.spte, self.module.tdp_mmu
-        target, done = mmu.map_path(self.world, self.module, self.vm, self._root, gpa, level)
-        self._note(done)
+    def _map_path(self, gpa: int, level: int, *, no_huge: bool = False) -> Spte:
+        target, self.vm, done = mmu.map_path(
+            self.world, self.module, self.vm, self._root, gpa, level, no_huge=no_huge
+        )  # fmt: skip
+        self._actions += done
+        return target
+
+    def _is_spurious(self, target: Spte, error: int) -> bool:
+        """The early test of the TDP MMU: a leaf is there, and it allows the access."""
+        spte = self.module.spte
+        if not self.module.tdp_mmu or self.module.kernel.spurious is not Spurious.ALLOWED:
+            return False
+        is_leaf = spte.is_present(target.value) and spte.is_leaf(target.value, target.level)
+        if not is_leaf or not spte.allows(target.value, bool(error & WRITE), bool(error & FETCH)):
+            return False
+        self._did(
+            "tdp_mmu_map_handle_target_level()", f"SPTE {target.value:#x} is present and allows the access"
+        )  # fmt: skip
+        return True
+
+    def _set(self, target: Spte, gpa: int, error: int, slot: Memslot, hpa: int, host_writable: bool) -> str:
+        """tdp_mmu_map_handle_target_level(), or mmu_set_spte(): the SPTE of ``target`` shall map ``hpa``."""
+        spte, tdp_mmu, old = self.module.spte, self.module.tdp_mmu, target.value
         function = "tdp_mmu_map_handle_target_level()" if tdp_mmu else "mmu_set_spte()"
-        old, is_leaf = target.value, spte.is_present(target.value) and spte.is_leaf(target.value, level)
-        early = tdp_mmu and self.module.kernel.spurious is Spurious.ALLOWED
-        if early and is_leaf and spte.allows(old, bool(error & WRITE), bool(error & FETCH)):
-            self._did(function, f"SPTE {old:#x} is present and allows the access")
+        level = mmu.page_of(self.world, target.address, function).level
+        if tdp_mmu and self.module.kernel.checks_level and level != target.level:
+            self._did(function, f"WARN: the table is one of level {level}, the walk is at level {target.level}")
+            return "RETRY"
+        if self._is_spurious(target, error):
             return "SPURIOUS"
-        executable = not (level > 1 and self.module.parameters.nx_huge_pages)
-        new = spte.leaf(hpa, level, host_writable=host_writable, writable=True, executable=executable)
+        executable = not (target.level > 1 and self.module.parameters.nx_huge_pages)
+        new = spte.leaf(hpa, target.level, host_writable=host_writable, writable=True, executable=executable)
         if new == old:
             self._did(function, f"SPTE {old:#x} is what it should be")
             return "SPURIOUS"
-        if spte.is_present(old) and not is_leaf:
-            freed = mmu.free_below(self.world, self.module, target)
-            self._did("handle_removed_pt()", f"{freed} tables below give way to a larger page")
+        if spte.is_present(old) and not spte.is_leaf(old, target.level):
+            self.vm, freed = zap.free_below(self.world, self.module, self.vm, target)
+            self._did(
+                "handle_removed_pt()" if tdp_mmu else "drop_parent_pte()",
+                f"{freed} tables below give way to a larger page",
+            )
         self._write(target.address, new)
         trace = "kvm_tdp_mmu_spte_changed" if tdp_mmu else "kvm_mmu_set_spte"
-        self._did(function, f"level {level}: SPTE {new:#x} at {target.address:#x}", trace)
-        if slot.dirty_log and new & spte.write:
-            self._did("mark_page_dirty_in_slot()", f"gfn {gpa >> FRAME_BITS:#x}")
+        self._did(function, f"level {target.level}: SPTE {new:#x} at {target.address:#x}", trace)
+        if new & spte.write:
+            self._mark_dirty(slot, gpa)
         return "FIXED"
 
-    def _note(self, done: list[str]) -> None:
-        for line in done:
-            function, _, did = line.partition(": ")
-            self._did(function, did, "kvm_tdp_mmu_spte_changed" if self.module.tdp_mmu else "kvm_mmu_get_page")
-
-    def _write(self, address: int, value: int) -> None:
-        self.world.write_word(address, value)
+    def _mark_dirty(self, slot: Memslot, gpa: int) -> None:
+        if slot.dirty_log:
+            self._did("mark_page_dirty_in_slot()", f"gfn {gpa >> FRAME_BITS:#x}")

@@ -1,7 +1,8 @@
 """Memslots: GPA -> HVA, and the VMM's memory behind them: HVA -> HPA through the host's page table.
 
-Memory of a slot is allocated when it is first touched, as mmap gives it: 4-KiB pages, transparent huge pages where an
-aligned 2 MiB fits, or hugetlb pages. Sources: virt/kvm/kvm_main.c: gfn_to_hva(), hva_to_pfn(); mm/memory.c.
+The memory of a slot is a memfd: a page of it is allocated when it is first touched, also by a read, and the host may
+write to it. It comes in 4-KiB pages, transparent huge pages where an aligned 2 MiB fits, or hugetlb pages.
+Sources: virt/kvm/kvm_main.c: gfn_to_hva(), hva_to_pfn(); mm/memory.c, mm/shmem.c.
 """
 
 from collections.abc import Sequence
@@ -9,13 +10,14 @@ from enum import Enum
 
 import msgspec
 
-from engine.arch.addresses import FRAME_BITS, FRAME_SIZE
+from engine.arch.addresses import FRAME_BITS, FRAME_SIZE, size_name
 from engine.arch.memory import PhysicalMemory
-from engine.errors import InputError
 from engine.host import mm
 from engine.host.frames import Owner, Use
 from engine.host.mm import HostPage, Placement
 from engine.host.world import World
+
+GIB = 1 << 30
 
 
 class Pages(Enum):
@@ -28,7 +30,12 @@ class Pages(Enum):
 
     @property
     def size(self) -> int:
-        return {"4K": FRAME_SIZE, "THP": 2 << 20, "hugetlb 2M": 2 << 20, "hugetlb 1G": 1 << 30}[self.value]
+        return {"4K": FRAME_SIZE, "THP": 2 << 20, "hugetlb 2M": 2 << 20, "hugetlb 1G": GIB}[self.value]
+
+    @property
+    def always(self) -> int:
+        """The alignment that its memory always has: only hugetlb pages come in no smaller ones."""
+        return FRAME_SIZE if self is Pages.THP else self.size
 
 
 class Backing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +70,12 @@ class Memslot(msgspec.Struct, frozen=True):
     def to_gpa(self, hva: int) -> int:
         return self.gpa + hva - self.hva
 
+    @property
+    def mapping(self) -> tuple[int, int]:
+        """The VMM's mapping (HVA start, end) that the slot is part of: whole hugetlb pages."""
+        size = self.backing.pages.always
+        return self.hva & -size, -(-(self.hva + self.size) & -size)
+
 
 class Space(msgspec.Struct, frozen=True):
     """Where a VMM's page table is, for the kernel that walks it: depth and root (byte address)."""
@@ -71,30 +84,48 @@ class Space(msgspec.Struct, frozen=True):
     root: int
 
 
-def hva_for(slots: tuple[Memslot, ...], size: int) -> int:
-    """Where the VMM maps the memory of the next slot: at a multiple of 1 GiB after the others."""
-    end = max((slot.hva + slot.size for slot in slots), default=mm.VMM_BASE)
-    gib = 1 << 30
-    return -(-end // gib) * gib if slots else mm.VMM_BASE
+def hva_for(slots: tuple[Memslot, ...], gpa: int) -> int:
+    """Where the VMM maps the memory of a slot at ``gpa``: after the others, like ``gpa`` within 1 GiB."""
+    end = max((slot.mapping[1] for slot in slots), default=mm.VMM_BASE)
+    return -(-max(end, mm.VMM_BASE) // GIB) * GIB + gpa % GIB
 
 
-def check_slot(slots: tuple[Memslot, ...], slot: Memslot, maxphyaddr: int) -> str | None:
-    """Why KVM_SET_USER_MEMORY_REGION refuses ``slot`` (one sentence); None where it does not."""
-    page = slot.backing.pages.size if slot.backing.pages in (Pages.HUGE_2M, Pages.HUGE_1G) else FRAME_SIZE
-    for what, value in (("address", slot.gpa), ("size", slot.size)):
-        if value % page or (what == "size" and not value):
-            return f"The slot's {what} {value:#x} is not a multiple of {page:#x} bytes, its page size."
+def check_slot(slots: tuple[Memslot, ...], mapped: tuple[Memslot, ...], slot: Memslot, maxphyaddr: int) -> str | None:
+    """Why KVM_SET_USER_MEMORY_REGION, or the mmap() before it, refuses ``slot`` (a sentence); None where neither does.
+
+    ``slots``: those of its VM; ``mapped``: those of all VMs, which one VMM has.
+    """
+    for what, value in (("address", slot.gpa), ("size", slot.size), ("HVA", slot.hva)):
+        if value % FRAME_SIZE or (what == "size" and not value):
+            return f"The slot's {what} {value:#x} is not a multiple of 4 KiB."
     if slot.gpa + slot.size > 1 << maxphyaddr:
         return f"The slot ends above the guest-physical addresses this host has ({maxphyaddr} bits)."
     for other in slots:
         if slot.gpa < other.gpa + other.size and other.gpa < slot.gpa + slot.size:
             return f"The slot overlaps slot {other.id} at {other.gpa:#x}."
+    page = slot.backing.pages.always
+    if (slot.hva - slot.gpa) % page:
+        return f"GPA {slot.gpa:#x} and HVA {slot.hva:#x} lie differently in the pages of {size_name(page)} behind them."
+    start, end = slot.mapping
+    if not 1 << 16 <= start < end <= mm.TASK_SIZE:
+        return f"HVA {start:#x} .. {end:#x} is not in the address space of a process."
+    for other in mapped:
+        if start < other.mapping[1] and other.mapping[0] < end:
+            return f"HVA {start:#x} .. {end:#x} is in use by another slot: choose another address, or none."
+    if slot.backing.placement is Placement.CONTIGUOUS and (slot.backing.at - (slot.hva - start)) % page:
+        return f"Memory from HPA {slot.backing.at:#x} on does not lie in pages of {size_name(page)}: align it."
     return None
 
 
 def find(slots: tuple[Memslot, ...], gpa: int) -> Memslot | None:
     """gfn_to_memslot()."""
     return next((slot for slot in slots if slot.holds(gpa)), None)
+
+
+def contiguous(slot: Memslot) -> tuple[int, int]:
+    """The host's memory (byte address, bytes) that is behind the mapping of a CONTIGUOUS slot."""
+    start, end = slot.mapping
+    return slot.backing.at + start - slot.hva, end - start
 
 
 def fault_in(world: World, space: Space, vm: int, slot: Memslot, gpa: int) -> HostPage:
@@ -120,29 +151,26 @@ def _page_size(world: World, space: Space, slot: Memslot, hva: int) -> int:
     size = slot.backing.pages.size
     if slot.backing.pages is not Pages.THP:
         return size
-    start = hva & ~(size - 1)
+    start = hva & -size
     fits = slot.hva <= start and start + size <= slot.hva + slot.size
-    same_offset = (slot.hva - slot.gpa) % size == 0
+    if slot.backing.placement is Placement.CONTIGUOUS:
+        fits = fits and not (slot.backing.at + start - slot.hva) % size
     lv, _, entry = mm.path_to(world.memory, space.levels, space.root, start)[-1]
     empty = lv.level > 1 and not entry & mm.P
-    return size if fits and same_offset and empty else FRAME_SIZE
+    return size if fits and empty else FRAME_SIZE
 
 
 def _frames_for(world: World, vm: int, slot: Memslot, hva: int, size: int) -> int:
-    owner = Owner(Use.GUEST_PAGE, vm=vm, gfn=slot.to_gpa(hva) >> FRAME_BITS)
     if slot.backing.placement is Placement.CONTIGUOUS:
-        hpa = slot.backing.at + hva - slot.hva
-        if hpa % size:
-            raise InputError(f"The memory at HPA {slot.backing.at:#x} is not aligned to pages of {size:#x} bytes.")
-        return hpa  # reserved, and zero, since the slot was made
+        return slot.backing.at + hva - slot.hva  # reserved, and zero, since the slot was made
+    owner = Owner(Use.GUEST_PAGE, vm=vm, gfn=slot.to_gpa(hva) >> FRAME_BITS)
     if size == FRAME_SIZE:
         return world.allocate(owner)
     return world.allocate_block(size, owner)
 
 
 def show_image(world: World, slot: Memslot, gpa: int, hpas: Sequence[int]) -> None:
-    """The frames at ``hpas`` (bytes) show those of the slot's image from ``gpa`` on, as far as it has them."""
+    """The frames at ``hpas`` (bytes) show those of the slot's image from ``gpa`` on; what it lacks is unknown."""
     image, gfn = slot.image, gpa >> FRAME_BITS
     if image is not None:
-        known = {hpa >> FRAME_BITS: gfn + n for n, hpa in enumerate(hpas) if image.frame(gfn + n) is not None}
-        world.memory = world.memory.with_frames_of(image, known)
+        world.memory = world.memory.with_frames_of(image, {hpa >> FRAME_BITS: gfn + n for n, hpa in enumerate(hpas)})

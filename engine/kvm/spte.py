@@ -1,7 +1,8 @@
 """KVM's own page-table entries (SPTEs): which bits it uses in the formats that hardware defines.
 
 Sources: arch/x86/kvm/mmu/spte.h and spte.c: make_spte(), make_nonleaf_spte(), make_mmio_spte(),
-kvm_mmu_reset_all_pte_masks(), kvm_mmu_set_ept_masks() (reference page, sections 1.7 and 6).
+kvm_mmu_reset_all_pte_masks(), kvm_mmu_set_ept_masks() (reference page, sections 1.7 and 6). No pCPU here is affected by
+L1TF or encrypts memory, so shadow_nonpresent_or_rsvd_mask and shadow_me_mask are 0.
 """
 
 import msgspec
@@ -16,13 +17,19 @@ EPT_WRITE_BACK = 6 << 3
 EPT_IPAT = bit(6)
 AD_DISABLED = 1 << 52
 """SPTE_TDP_AD_DISABLED: the tree was built without A/D flags."""
+TRACKED = 0b111
+"""shadow_acc_track_mask: R, W and X of EPT, taken away to learn of the next access where there is no A flag."""
+SAVED = 0b101
+"""R and X, which are saved 54 bits higher meanwhile (SHADOW_ACC_TRACK_SAVED_BITS_MASK)."""
+SAVED_SHIFT = 54
 
 
 class SpteFormat(msgspec.Struct, frozen=True, kw_only=True):
     """The masks captured at load. A leaf or table SPTE has ``present``; ``user`` is U/S (NPT) or R (EPT).
 
     ``software``: what marks an SPTE as KVM's own (bit 11). ``absent``: the value of an SPTE that maps nothing.
-    ``mmio_value``/``mmio_mask``: what an MMIO SPTE looks like; both 0 where none are made.
+    ``mmio_value``/``mmio_mask``: what an MMIO SPTE looks like; both 0 where none are made. ``mmio_access``: the rights
+    that it records. ``generation``: as in `Kernel`. ``tree_flags``: what marks SPTEs of a tree without A/D flags.
     """
 
     present: int
@@ -39,12 +46,14 @@ class SpteFormat(msgspec.Struct, frozen=True, kw_only=True):
     absent: int
     mmio_value: int
     mmio_mask: int
+    mmio_access: int
+    generation: tuple[tuple[int, int], ...]
     tree_flags: int
-    hardware_present: int
-    """The bits by any of which hardware takes the entry for present."""
+
+    # --- reading
 
     def is_mmio(self, spte: int) -> bool:
-        return bool(self.mmio_mask) and spte & self.mmio_mask == self.mmio_value
+        return bool(self.mmio_mask) and spte & self.mmio_mask == self.mmio_value & self.mmio_mask
 
     def is_present(self, spte: int) -> bool:
         """is_shadow_present_pte(): before bit 11 existed, not zero and not MMIO."""
@@ -62,14 +71,34 @@ class SpteFormat(msgspec.Struct, frozen=True, kw_only=True):
     def is_executable(self, spte: int) -> bool:
         return bool(spte & self.execute) if self.execute else not spte & self.no_execute
 
+    def is_tracked(self, spte: int) -> bool:
+        """is_access_track_spte()."""
+        return bool(spte & AD_DISABLED) and not spte & TRACKED
+
     def allows(self, spte: int, write: bool, fetch: bool) -> bool:
         """is_access_allowed()."""
-        return (not write or self.is_writable(spte)) and (not fetch or self.is_executable(spte))
+        if fetch:
+            return self.is_executable(spte)
+        return self.is_writable(spte) if write else bool(spte & bit(0))
+
+    def generation_of(self, mmio_spte: int) -> int:
+        """The memslot generation that an MMIO SPTE was made in, as far as it has room for it."""
+        value = shift = 0
+        for bits, low in self.generation:
+            value |= (mmio_spte >> low & (1 << bits) - 1) << shift
+            shift += bits
+        return value
+
+    @property
+    def generation_mask(self) -> int:
+        return (1 << sum(bits for bits, _ in self.generation)) - 1
+
+    # --- making
 
     def table(self, address: int) -> int:
         """make_nonleaf_spte(): tables are writable and user; the rights are in the leaves."""
-        entry = self.present | self.user | self.write | self.execute | self.accessed | self.software | self.tree_flags
-        return address | entry
+        flags = self.tree_flags or self.accessed
+        return address | self.present | self.user | self.write | self.execute | flags | self.software
 
     def leaf(self, address: int, level: int, *, host_writable: bool, writable: bool, executable: bool) -> int:
         """make_spte() for a page of ``level`` at ``address``. ``writable`` needs ``host_writable``."""
@@ -78,32 +107,61 @@ class SpteFormat(msgspec.Struct, frozen=True, kw_only=True):
         if level > 1:
             spte |= PS
         if host_writable:
-            spte |= self.host_writable
-        if host_writable:
-            spte |= self.mmu_writable
+            spte |= self.host_writable | self.mmu_writable
         if host_writable and writable:
             spte |= self.write | self.dirty
         return spte
 
-    def mmio(self, gfn: int, generation: int, low_rights: int) -> int:
-        """make_mmio_spte(): the generation's bits 7:0 at 10:3 and 18:8 at 62:52, the frame in between."""
-        return (
-            self.mmio_value
-            | low_rights
-            | (generation & 0xFF) << 3
-            | (generation >> 8 & 0x7FF) << 52
-            | (gfn << 12 & mask(50, 12))
-        )
+    def mmio(self, gfn: int, generation: int) -> int:
+        """make_mmio_spte()."""
+        spte = self.mmio_value | self.mmio_access | gfn << 12 & ADDRESS
+        for bits, low in self.generation:
+            spte |= (generation & (1 << bits) - 1) << low
+            generation >>= bits
+        return spte
+
+    def part(self, spte: int, offset: int, level: int, *, executable: bool) -> int:
+        """make_small_spte(): the SPTE of ``level`` for the part at byte ``offset`` of the page that ``spte`` maps.
+
+        ``executable``: a 4-KiB part may be fetched from, whatever the larger page said.
+        """
+        small = spte | offset
+        if level == 1:
+            small &= ~PS
+            if executable:
+                small = small & ~self.no_execute | self.execute
+        return small
+
+    # --- access tracking
+
+    def aged(self, spte: int) -> int:
+        """The SPTE marked as not accessed: without A, or, where there is no A, without any right
+        (mark_spte_for_access_track())."""
+        if not self.tree_flags:
+            return spte & ~self.accessed
+        if self.is_tracked(spte):
+            return spte
+        return spte & ~TRACKED | (spte & SAVED) << SAVED_SHIFT
+
+    def restored(self, spte: int) -> int:
+        """The SPTE with the rights that tracking took (restore_acc_track_spte()); W comes back with a write."""
+        saved = spte >> SAVED_SHIFT & SAVED
+        return spte & ~(TRACKED | SAVED << SAVED_SHIFT) | saved | self.accessed
 
 
 def npt_format(kernel: Kernel, maxphyaddr: int, mmio_caching: bool) -> SpteFormat:
-    """The legacy masks, which NPT uses. The MMIO mark is P and bit 51, which must not be a real address bit."""
+    """The legacy masks, which NPT uses. The MMIO mark is P and bit 51, which must not be a real address bit.
+
+    Where it is one, kernels with a mark of their own (``mmio_mark``) still make MMIO SPTEs, not present to hardware.
+    """
     host, mmu = kernel.software
-    mmio = bit(51) | bit(0) if mmio_caching and maxphyaddr < 52 else 0
+    stops = bit(51) | bit(0) if maxphyaddr < 52 else 0
+    mmio = (stops | kernel.mmio_mark) if mmio_caching else 0
     return SpteFormat(
         present=bit(0), user=bit(2), write=bit(1), execute=0, no_execute=NX, accessed=bit(5), dirty=bit(6),
         memory_type=0, host_writable=bit(host), mmu_writable=bit(mmu), software=bit(11) if kernel.mmu_present else 0,
-        absent=NX if kernel.suppress_ve else 0, mmio_value=mmio, mmio_mask=mmio, tree_flags=0, hardware_present=bit(0),
+        absent=NX if kernel.suppress_ve else 0, mmio_value=mmio, mmio_mask=kernel.mmio_mark or mmio,
+        mmio_access=0b110 if mmio else 0, generation=kernel.generation, tree_flags=0,
     )  # fmt: skip
 
 
@@ -111,11 +169,12 @@ def ept_format(kernel: Kernel, ad: bool, execute_only: bool, mmio_caching: bool)
     """EPT's masks. An MMIO SPTE is writable but not readable, which hardware calls a misconfiguration."""
     host, mmu = kernel.ept_software
     suppress = bit(63) if kernel.suppress_ve else 0
-    mmio = 0b110 | suppress if mmio_caching else 0
+    flags = ad or kernel.ad_masks
+    mmio = 0b110 | suppress | kernel.mmio_mark if mmio_caching else 0
     return SpteFormat(
         present=(0 if execute_only else bit(0)) | suppress, user=bit(0), write=bit(1), execute=bit(2), no_execute=0,
-        accessed=bit(8) if ad else 0, dirty=bit(9) if ad else 0, memory_type=EPT_WRITE_BACK | EPT_IPAT,
+        accessed=bit(8) if flags else 0, dirty=bit(9) if flags else 0, memory_type=EPT_WRITE_BACK | EPT_IPAT,
         host_writable=bit(host), mmu_writable=bit(mmu), software=bit(11) if kernel.mmu_present else 0,
-        absent=suppress, mmio_value=mmio, mmio_mask=0b111 | suppress if mmio else 0,
-        tree_flags=0 if ad else AD_DISABLED, hardware_present=0b111,
+        absent=suppress, mmio_value=mmio, mmio_mask=(kernel.mmio_mark or (0b111 | suppress)) if mmio else 0,
+        mmio_access=0, generation=kernel.generation, tree_flags=0 if ad else AD_DISABLED,
     )  # fmt: skip

@@ -4,30 +4,43 @@ There is no limit on the number of exits. An endless loop is proved: the same ex
 and nothing of KVM's state but counters has changed since. No translation cache is modelled: each try walks anew.
 """
 
+from typing import Any
+
 import msgspec
 
 from engine import events as ev
+from engine.arch.addresses import FRAME_BITS
+from engine.arch.basis import Ground
+from engine.arch.bits import bit
 from engine.arch.faults import (
     EntryFailure,
     EptMisconfiguration,
     EptViolation,
     NestedPageFault,
     PageFault,
+    Translated,
 )
 from engine.arch.nested_walk import walk_nested_access
+from engine.arch.paging import Paging
+from engine.arch.registers import CR4, Vendor
 from engine.arch.rights import Access, Kind
-from engine.arch.second_stage import SecondStage
+from engine.arch.second_stage import HIGH_GPA, SecondStage
 from engine.arch.walk import Walk
-from engine.host.world import World
+from engine.host.machine import Pcpu
+from engine.host.modes import settle
 from engine.kvm import mmu
-from engine.kvm.faults import FaultPath
-from engine.kvm.memslots import Space
-from engine.kvm.module import tdp_level
+from engine.kvm.emulate import Emulated, emulate
+from engine.kvm.faults import FaultPath, Reaction
+from engine.kvm.guest_memory import GuestMemory, gva_to_gpa, software_paging
 from engine.kvm.vm import Counters, Vcpu, Vm
+from engine.machine.common import after, space_of, world_of
 from engine.machine.image import perform
-from engine.machine.state import Effect, Exit, Images, Livelock, Refusal, State, set_flags, unpaged
+from engine.machine.state import Effect, Exit, Images, Livelock, Refusal, StaleHostCr4, State, set_flags, unpaged
+from engine.memory.physical import SparseMemory, changed_frames
 
 _EXITS = (NestedPageFault, EptViolation, EptMisconfiguration)
+DEPTH = "npt_depth: NPT is walked as deep as CR4.LA57 of the pCPU says at VMRUN"
+NO_RAM = "outside_ram: nothing answers at physical addresses outside RAM; stores there are lost"
 
 
 def guest_access(state: State, event: ev.GuestAccess, images: Images) -> State | Refusal:
@@ -37,8 +50,8 @@ def guest_access(state: State, event: ev.GuestAccess, images: Images) -> State |
     vm, vcpu = found
     assert state.host is not None
     pcpu = state.host.pcpus[vcpu.pcpu]
-    if pcpu.lost or not pcpu.online:
-        return Refusal(f"vCPU {vcpu.index} is on pCPU {pcpu.index}, which is {'lost' if pcpu.lost else 'offline'}.")
+    if pcpu.unusable:
+        return Refusal(f"vCPU {vcpu.index} is on pCPU {pcpu.index}, which {pcpu.unusable}")
     return _Run(loaded(state, vm, vcpu), event).run()
 
 
@@ -49,21 +62,14 @@ def physical_access(state: State, vm: Vm, vcpu: Vcpu, gpa: int, kind: Kind) -> S
 
 
 def loaded(state: State, vm: Vm, vcpu: Vcpu) -> State:
-    """The state in which the vCPU has an MMU root: kvm_mmu_load() before the first entry."""
+    """The state in which the vCPU has an MMU root: kvm_mmu_load() before the first entry, as its effect tells."""
     if vcpu.root is not None:
         return state
-    assert state.host is not None
     assert state.module is not None
-    world = World(state.memory, state.host.frames)
-    level = tdp_level(state.module, state.host, state.host.pcpus[vcpu.pcpu], vcpu.cpuid.maxphyaddr)
-    vm, root = mmu.load_root(world, state.module, vm, level)
-    return _after(state, world, vm.with_vcpu(msgspec.structs.replace(vcpu, root=root)))
-
-
-def _after(state: State, world: World, vm: Vm) -> State:
-    assert state.host is not None
-    host = msgspec.structs.replace(state.host, frames=world.frames)
-    return msgspec.structs.replace(state.with_vm(vm), memory=world.memory, host=host)
+    world = world_of(state)
+    vm, root, action = mmu.load_root(world, state.module, vm, vcpu.role)
+    vm = vm.with_vcpu(msgspec.structs.replace(vcpu, root=root))
+    return after(state, world, vm=vm, effect=Effect(actions=(action,)))
 
 
 class _Run:
@@ -76,25 +82,11 @@ class _Run:
         self._access = Access(event.kind, event.size)
         self._exits: list[Exit] = []
         self._counters: list[Counters] = []
+        self._assumed: dict[str, None] = {}
+        if self._is_amd and self._levels != self._pcpu.levels:
+            self._assumed[DEPTH] = None
 
-    def run(self) -> State:
-        seen: dict[object, int] = {}
-        while True:
-            second = self._state.second_stage(self._vcpu)
-            if isinstance(second, EntryFailure):
-                return self._done(fault=second)
-            assert second is not None
-            walks = self._walks(second)
-            outcome = walks[-1].outcome
-            if not isinstance(outcome, _EXITS):
-                return self._finish(walks)
-            self._flags(walks)
-            key = (outcome, self._state.memory.digest(), self._without_counters())
-            if key in seen:
-                return self._done(walks=walks, livelock=self._livelock(seen[key]))
-            seen[key] = len(self._exits)
-            if not self._answer(walks[-1]):
-                return self._done(walks=walks, mmio=self._exits[-1].reaction.emulates)
+    # --- who is concerned
 
     @property
     def _vm(self) -> Vm:
@@ -106,12 +98,64 @@ class _Run:
     def _vcpu(self) -> Vcpu:
         return self._vm.vcpus[self._event.vcpu]
 
+    @property
+    def _pcpu(self) -> Pcpu:
+        assert self._state.host is not None
+        return self._state.host.pcpus[self._vcpu.pcpu]
+
+    @property
+    def _is_amd(self) -> bool:
+        return self._pcpu.features.vendor is Vendor.AMD
+
+    @property
+    def _levels(self) -> int:
+        """How deep KVM built the tables."""
+        root = self._vcpu.root
+        assert root is not None
+        return root.role.level
+
+    # --- the loop
+
+    def run(self) -> State:
+        seen: dict[object, list[tuple[SparseMemory, object, int]]] = {}
+        while True:
+            second = self._state.second_stage(self._vcpu)
+            if isinstance(second, EntryFailure):
+                return self._done(fault=second)
+            assert second is not None
+            walks = self._walks(second)
+            outcome = walks[-1].outcome
+            if not isinstance(outcome, _EXITS):
+                return self._finish(walks)
+            self._flags(walks)
+            before = seen.setdefault(outcome, [])
+            now = self._without_counters()
+            for memory, then, first in before:
+                if then == now and not changed_frames(memory, self._state.memory):
+                    return self._done(walks=walks, livelock=self._livelock(first))
+            before.append((self._state.memory, now, len(self._exits)))
+            reaction = self._answer(walks[-1])
+            if self._pcpu.lost:
+                return self._done(walks=walks, notes=(f"pCPU {self._pcpu.index} is lost: {self._pcpu.lost}",))
+            if reaction.emulates:
+                return self._emulate(walks, reaction)
+            if not reaction.resumes:
+                return self._done(walks=walks)
+
     def _walks(self, second: SecondStage) -> tuple[Walk, ...]:
         """The walk of the access, or two where it crosses a page; the second only if the first goes through."""
         guest = self._state.guest_paging(self._vcpu)
         if self._physical:
             guest = unpaged(guest)
-        return walk_nested_access(self._state.memory, guest, second, self._event.address, self._access)
+        walks = walk_nested_access(self._state.memory, guest, second, self._event.address, self._access)
+        for walk in walks:
+            high = any(step.target is not None and step.target >> 48 for step in walk.steps)
+            if self._is_amd and high and len(second.paging.levels) == 4:
+                self._assumed[HIGH_GPA.reference] = None
+            basis = getattr(walk.outcome, "basis", None)
+            if basis is not None and basis.ground is Ground.ASSUMPTION:
+                self._assumed[basis.reference] = None
+        return walks
 
     def _flags(self, walks: tuple[Walk, ...]) -> None:
         memory = self._state.memory
@@ -119,38 +163,12 @@ class _Run:
             memory = set_flags(memory, walk.updates)
         self._state = msgspec.structs.replace(self._state, memory=memory)
 
-    def _finish(self, walks: tuple[Walk, ...]) -> State:
-        """No exit: the access goes through, or the guest gets its own fault."""
-        memory, loaded = perform(self._state.memory, walks, self._event.address, self._access, self._event.value)
-        self._state = msgspec.structs.replace(self._state, memory=memory)
-        fault = walks[-1].outcome
-        if isinstance(fault, PageFault):
-            registers = msgspec.structs.replace(self._vcpu.registers, cr2=fault.cr2)
-            self._state = self._state.with_vm(
-                self._vm.with_vcpu(msgspec.structs.replace(self._vcpu, registers=registers))
-            )
-        return self._done(walks=walks, loaded=loaded)
-
-    def _answer(self, walk: Walk) -> bool:
-        """Let KVM handle the exit; whether the guest is entered again."""
-        state = self._state
-        assert state.host is not None
-        assert state.module is not None
-        world = World(state.memory, state.host.frames)
-        self._counters.append(self._vcpu.counters)
-        path = FaultPath(world, state.module, Space(state.host.levels, state.host.root), self._vm, self._vcpu)
-        assert isinstance(walk.outcome, _EXITS)
-        reaction = path.handle(walk.outcome)
-        self._exits.append(Exit(walk, reaction))
-        self._state = _after(state, world, path.vm.with_vcpu(path.vcpu))
-        return reaction.resumes
-
     def _without_counters(self) -> object:
-        """Everything of KVM's state that could make a difference to the next try."""
+        """Everything of KVM's and the host's state that could make a difference to the next try."""
         vcpu = msgspec.structs.replace(self._vcpu, counters=Counters())
         assert self._state.host is not None
-        frames = self._state.host.frames
-        return vcpu, self._vm.roots, self._vm.generation, len(frames.taken), frames.cursor, frames.regions
+        frames, vm = self._state.host.frames, self._vm
+        return vcpu, vm.roots, vm.no_huge, vm.generation, len(frames.taken), frames.cursor, frames.freed, frames.regions
 
     def _livelock(self, first: int) -> Livelock:
         """The loop that the exits from number ``first`` on make."""
@@ -159,5 +177,99 @@ class _Run:
         tracepoints = tuple(dict.fromkeys(("kvm_exit", *names, "kvm_entry")))
         return Livelock(first, len(self._exits) - first, growth, tracepoints)
 
-    def _done(self, **effect: object) -> State:
-        return msgspec.structs.replace(self._state, effect=Effect(exits=tuple(self._exits), **effect))  # type: ignore[arg-type]
+    # --- KVM
+
+    def _answer(self, walk: Walk) -> Reaction:
+        """Let KVM handle the exit, once the host is back in its own mode."""
+        assert isinstance(walk.outcome, _EXITS)
+        self._load_host_state()
+        assert self._state.module is not None
+        world = world_of(self._state)
+        self._counters.append(self._vcpu.counters)
+        path = FaultPath(world, self._state.module, space_of(self._state), self._vm, self._vcpu)
+        reaction = path.handle(walk.outcome)
+        if not self._pcpu.lost:
+            self._exits.append(Exit(walk, reaction))
+            effect = self._state.effect
+            self._state = after(self._state, world, vm=path.vm.with_vcpu(path.vcpu), effect=effect)
+        return reaction
+
+    def _load_host_state(self) -> None:
+        """VMX: the exit loads HOST_CR4, which the kernel fills in from its own copy of CR4 (cr4_read_shadow())."""
+        pcpu = self._pcpu
+        if self._is_amd or not (pcpu.cr4_shadow ^ pcpu.registers.cr4) & CR4.LA57:
+            return
+        how = self._state.stale_host_cr4
+        self._assumed[f"stale_host_cr4: HOST_CR4 differs from CR4 in LA57, so {how.value}"] = None
+        if how is StaleHostCr4.LOST:
+            pcpu = msgspec.structs.replace(pcpu, lost="a VM exit loaded HOST_CR4 with another LA57.")
+        else:
+            registers = msgspec.structs.replace(pcpu.registers, cr4=pcpu.cr4_shadow)
+            pcpu = settle(self._state.memory, msgspec.structs.replace(pcpu, registers=registers))
+        assert self._state.host is not None
+        self._state = msgspec.structs.replace(self._state, host=self._state.host.with_pcpu(pcpu))
+
+    def _software_paging(self) -> Paging:
+        paging = software_paging(self._vcpu, self._pcpu.features)
+        return unpaged(paging) if self._physical else paging
+
+    def _emulate(self, walks: tuple[Walk, ...], reaction: Reaction) -> State:
+        world = world_of(self._state)
+        memory = GuestMemory(world, space_of(self._state), self._vm)
+        linear = walks[0].linear
+        done = emulate(memory, self._software_paging(), linear, self._access, self._event.value, reaction.gpa)
+        last = self._exits[-1]
+        actions = (*last.reaction.actions, *done.actions)
+        self._exits[-1] = Exit(last.walk, msgspec.structs.replace(last.reaction, actions=actions))
+        vcpu = self._vcpu
+        if done.mmio:
+            vcpu = msgspec.structs.replace(vcpu, counters=vcpu.counters.plus("mmio_exits"))
+        self._state = after(self._state, world, vm=self._vm.with_vcpu(vcpu), effect=self._state.effect)
+        if done.fault is not None:
+            self._set_cr2(done.fault)
+        emulated: Emulated | None = None if done.mmio else done
+        return self._done(walks=walks, mmio=done.mmio, emulated=emulated, fault=done.fault, loaded=done.loaded)
+
+    # --- no exit
+
+    def _finish(self, walks: tuple[Walk, ...]) -> State:
+        """The access goes through, or the guest gets its own fault."""
+        assert self._state.host is not None
+        frames, outcome = self._state.host.frames, walks[-1].outcome
+        places = [walk.outcome.address for walk in walks if isinstance(walk.outcome, Translated)]
+        if all(frames.is_ram(place >> FRAME_BITS) for place in places):
+            memory, value = perform(self._state.memory, walks, self._event.address, self._access, self._event.value)
+            self._state = msgspec.structs.replace(self._state, memory=memory)
+        else:
+            self._flags(walks)
+            self._assumed[NO_RAM] = None
+            value = None
+        fault = None
+        if isinstance(outcome, PageFault):
+            fault = self._fixed_up(outcome)
+            self._set_cr2(outcome)
+        return self._done(walks=walks, loaded=value, fault=fault)
+
+    def _set_cr2(self, fault: PageFault) -> None:
+        registers = msgspec.structs.replace(self._vcpu.registers, cr2=fault.cr2)
+        vcpu = msgspec.structs.replace(self._vcpu, registers=registers)
+        self._state = self._state.with_vm(self._vm.with_vcpu(vcpu))
+
+    def _fixed_up(self, fault: PageFault) -> PageFault | None:
+        """kvm_fixup_and_inject_pf_error(): with allow_smaller_maxphyaddr a #PF is intercepted, and KVM's own walk says
+        whether it is one for a reserved bit by the MAXPHYADDR that the guest knows. None: the guest gets ``fault``."""
+        module, pcpu = self._state.module, self._pcpu
+        assert module is not None
+        smaller = module.smaller_maxphyaddr and self._vcpu.cpuid.maxphyaddr < pcpu.features.maxphyaddr
+        if not smaller or not fault.error_code & bit(0):
+            return None
+        world = world_of(self._state)
+        memory = GuestMemory(world, space_of(self._state), self._vm)
+        found = gva_to_gpa(memory, self._software_paging(), fault.cr2, self._access)
+        self._state = after(self._state, world, effect=self._state.effect)
+        return found if isinstance(found, PageFault) and found.error_code != fault.error_code else None
+
+    def _done(self, **effect: Any) -> State:
+        actions = self._state.effect.actions
+        done = Effect(exits=tuple(self._exits), actions=actions, assumed=tuple(self._assumed), **effect)
+        return msgspec.structs.replace(self._state, effect=done)

@@ -6,7 +6,7 @@ import msgspec
 
 from engine import events as ev
 from engine.arch.faults import EntryFailure, PageFault, Translated
-from engine.arch.memory import read
+from engine.arch.memory import ADDRESS_END, read
 from engine.arch.nested_walk import walk_nested_access
 from engine.arch.registers import Registers, Vendor, mov_cr0, mov_cr3, mov_cr4, with_pdptes, wrmsr_efer
 from engine.arch.rights import Access
@@ -152,6 +152,8 @@ def _poke(state: State, event: ev.Poke, images: Images) -> State | Refusal:
         return Refusal(f"An entry of {event.size} bytes lies at a multiple of {event.size}; {event.address:#x} is not.")
     if event.value >> (8 * event.size):
         return Refusal(f"{event.value:#x} does not fit into {event.size} bytes.")
+    if event.address + event.size > ADDRESS_END or (state.host and not state.host.frames.is_ram(event.address >> 12)):
+        return Refusal(f"There is no memory at {event.address:#x}.")
     data = event.value.to_bytes(event.size, "little")
     return msgspec.structs.replace(state, memory=state.memory.write(event.address, data))
 

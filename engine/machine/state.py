@@ -1,19 +1,23 @@
 """The state of everything at one step, and what an event did. States share memory frames (copy on write)."""
 
 from collections.abc import Callable
+from enum import Enum
 
 import msgspec
 
 from engine import events as ev
-from engine.arch.faults import EntryFailure, GeneralProtection, Unknown
+from engine.arch.basis import manual
+from engine.arch.faults import EntryFailure, GeneralProtection, PageFault, Unknown
 from engine.arch.memory import ADDRESS_BITS
 from engine.arch.paging import Paging, bind
-from engine.arch.registers import CR0, Features, Registers, Vendor
+from engine.arch.registers import CR0, CR4, Features, Registers, Vendor
 from engine.arch.rules import DEFAULT, Rules
 from engine.arch.second_stage import Kind2, SecondStage, ept, npt
 from engine.arch.walk import Update, Walk
-from engine.host.machine import Host
+from engine.host.machine import Host, Pcpu
 from engine.kvm import mmu
+from engine.kvm.actions import Action
+from engine.kvm.emulate import Emulated
 from engine.kvm.faults import Reaction
 from engine.kvm.module import Module
 from engine.kvm.vm import Vcpu, Vm
@@ -24,11 +28,19 @@ Images = Callable[[ev.ImageRef], Image]
 """Gives the image that a reference names; raises InputError with a sentence where it cannot."""
 
 
+class StaleHostCr4(Enum):
+    """What a VM exit does where HOST_CR4, which the kernel fills in from its copy of CR4, differs from CR4 in LA57."""
+
+    LOST = "the pCPU is lost"
+    LOADED = "LA57 changes back with the exit"
+
+
 class Configuration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a scenario starts from: the features of an image's processor, and how open questions are settled."""
 
     features: Features = Features()
     rules: Rules = DEFAULT
+    stale_host_cr4: StaleHostCr4 = StaleHostCr4.LOST
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -61,17 +73,21 @@ class Effect(msgspec.Struct, frozen=True):
     """What the last event did.
 
     ``walks``: the walks of an access, one a page, or those a mode change caused. ``loaded``: what a load returned, None
-    if unknown. ``fault``: the #GP that a register write raised, or why a VM entry failed. ``exits``: those of a guest's
-    access, in order. ``mmio``: a device of the VMM got the access. ``notes``: sentences for the timeline. ``assumed``:
+    if unknown. ``fault``: the #GP that a register write raised, why a VM entry failed, or the #PF that KVM itself found
+    for the guest where the hardware found none, or another. ``exits``: those of a guest's
+    access, in order. ``mmio``: a device of the VMM got the access; ``emulated``: what KVM's emulator made of it, where
+    it carried it out. ``actions``: what KVM did outside of exits. ``notes``: sentences for the timeline. ``assumed``:
     named assumptions that decided what happened.
     """
 
     walks: tuple[Walk, ...] = ()
-    fault: GeneralProtection | Unknown | EntryFailure | None = None
+    fault: GeneralProtection | Unknown | EntryFailure | PageFault | None = None
     loaded: int | None = None
     exits: tuple[Exit, ...] = ()
     livelock: Livelock | None = None
     mmio: bool = False
+    emulated: Emulated | None = None
+    actions: tuple[Action, ...] = ()
     notes: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
 
@@ -98,6 +114,7 @@ class State(msgspec.Struct, frozen=True):
     module: Module | None = None
     vms: tuple[Vm | None, ...] = ()
     effect: Effect = NOTHING
+    stale_host_cr4: StaleHostCr4 = StaleHostCr4.LOST
 
     @property
     def paging(self) -> Paging:
@@ -115,8 +132,11 @@ class State(msgspec.Struct, frozen=True):
         return found, found.vcpus[vcpu]
 
     def vm(self, vm: int) -> Vm | Refusal:
+        """VM number ``vm``, or a sentence that there is none, or none that still lives."""
         found = self.vms[vm] if 0 <= vm < len(self.vms) else None
-        return found or Refusal(f"There is no VM {vm}.")
+        if found is None:
+            return Refusal(f"There is no VM {vm}.")
+        return Refusal(f"VM {vm} does nothing any more: {found.dead}") if found.dead else found
 
     def with_vm(self, vm: Vm) -> "State":
         return msgspec.structs.replace(self, vms=tuple(vm if n == vm.index else v for n, v in enumerate(self.vms)))
@@ -124,7 +144,7 @@ class State(msgspec.Struct, frozen=True):
     def guest_paging(self, vcpu: Vcpu) -> Paging:
         """The first stage of a vCPU: its own registers on the pCPU it is on."""
         assert self.host is not None
-        features = vcpu.features(self.host.pcpus[vcpu.pcpu].features)
+        features = self.host.pcpus[vcpu.pcpu].features
         return bind(vcpu.registers, features, self.rules, pdptes_from_memory=self.host.vendor is Vendor.AMD)
 
     def host_paging(self, pcpu: int) -> Paging:
@@ -142,11 +162,24 @@ class State(msgspec.Struct, frozen=True):
         if vcpu.root is None:
             return None
         pcpu = self.host.pcpus[vcpu.pcpu]
+        lacking = _lacking(pcpu, vcpu)
+        if lacking:
+            basis = manual("APM vol. 2, 15.5.1; SDM vol. 3C, 27.2.1")
+            return EntryFailure(f"pCPU {pcpu.index} has no {lacking}", basis)
         _, value = mmu.root_register(self.module, vcpu.root)
         if self.host.vendor is Vendor.AMD:
             return npt(pcpu.registers, pcpu.features, value, self.rules)
         assert pcpu.setup.ept is not None
         return ept(value, pcpu.features.maxphyaddr, pcpu.setup.ept, self.rules)
+
+
+def _lacking(pcpu: Pcpu, vcpu: Vcpu) -> str:
+    """What ``vcpu`` needs to be entered and ``pcpu`` does not have; '' where it has all."""
+    setup = pcpu.setup
+    amd = pcpu.features.vendor is Vendor.AMD
+    if not setup.virtualization or (not setup.npt if amd else setup.ept is None):
+        return "nested paging"
+    return "LA57, which the guest's CR4 has set" if vcpu.registers.cr4 & CR4.LA57 and not pcpu.features.la57 else ""
 
 
 def unpaged(guest: Paging) -> Paging:
@@ -159,7 +192,9 @@ def unpaged(guest: Paging) -> Paging:
 
 def start(configuration: Configuration) -> State:
     """The state before the first event: a processor at reset and memory of which nothing is known."""
-    return State(configuration.features, configuration.rules, SparseMemory())
+    return State(
+        configuration.features, configuration.rules, SparseMemory(), stale_host_cr4=configuration.stale_host_cr4
+    )  # fmt: skip
 
 
 def set_flags(memory: SparseMemory, updates: tuple[Update, ...]) -> SparseMemory:

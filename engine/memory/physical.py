@@ -230,6 +230,14 @@ class SparseMemory:
         mapped = self._mapped.update({pfn: (source, number) for pfn, number in frames.items()})
         return self._next(self._written.update(dict.fromkeys(frames)), mapped)
 
+    def copied(self, source: int, target: int) -> SparseMemory:
+        """The version in which frame ``target`` holds what frame ``source`` does, as far as it is known."""
+        contents, known = _contents(self.frame(source), self.partial(source))
+        under, number = self._under(target)
+        same = (contents, known) == _contents(under.frame(number), under.partial(number))
+        held = memoryview(contents).cast("Q") if known == ALL_KNOWN else Partial(contents, known)
+        return self._next(self._written.update({target: None if same else held}), self._mapped)
+
     def _edit(self, edits: Mapping[int, list[tuple[int, bytes]]]) -> SparseMemory:
         written = {pfn: self._edited(pfn, pieces) for pfn, pieces in edits.items()}
         return self._next(self._written.update(written), self._mapped)

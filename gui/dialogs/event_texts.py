@@ -94,6 +94,11 @@ def fields() -> dict[str, Field]:
             translate("Fields", "4 KiB, 2 MiB (4 MiB in 32-bit tables) or 1 GiB."),
             editor="size",
         ),
+        "ram": Field("", editor="hidden"),
+        "start": Field(translate("Fields", "From")),
+        "hva": Field(
+            translate("Fields", "VMM address"), translate("Fields", "Where the VMM maps it, in hex; 0: where it suits.")
+        ),
         "ram_size": Field(translate("Fields", "RAM"), translate("Fields", "From address 0."), editor="size"),
         "words": Field(
             translate("Fields", "Words"),
@@ -145,10 +150,16 @@ def fields() -> dict[str, Field]:
         # the host
         "pcpus": Field(translate("Fields", "pCPUs")),
         "five_level": Field(
-            translate("Fields", "5-level kernel"), translate("Fields", "LA57, where every pCPU has it.")
+            translate("Fields", "5-level kernel"), translate("Fields", "LA57, where pCPU 0 has it.")
         ),
         "seed": Field(translate("Fields", "Seed"), translate("Fields", "Which frames are given out, in which order.")),
         "features": Field(""),
+        "virtualization": Field(translate("Fields", "Virtualization (SVM, VMX)")),
+        "mode_based_execute": Field(
+            translate("Fields", "Mode-based execute (XU)"),
+            translate("Fields", "No kernel here turns it on."),
+            needs=INTEL,
+        ),
         "npt": Field(translate("Fields", "Nested paging (NPT)")),
         "PcpuSetup.npt": Field(translate("Fields", "Nested paging (NPT)"), needs=AMD),
         "ept": Field(translate("Fields", "EPT")),
@@ -187,6 +198,8 @@ def fields() -> dict[str, Field]:
         "parameters": Field(translate("Fields", "Module parameters")),
         "Parameters.npt": Field("npt"),
         "Parameters.ept": Field("ept"),
+        "eptad": Field("eptad", translate("Fields", "A/D flags of EPT.")),
+        "bugs": Field("", editor="hidden"),
         "tdp_mmu": Field("tdp_mmu", translate("Fields", "Whether the TDP MMU is used.")),
         "nested": Field("nested"),
         "nx_huge_pages": Field("nx_huge_pages"),
@@ -230,6 +243,10 @@ def told() -> dict[type, Told]:
             translate("Events", "Add guest memory"),
             translate("Events", "A memslot: guest-physical memory and what backs it."),
         ),
+        ev.RestoreGuest: Told(
+            translate("Events", "Restore a guest from an image"),
+            translate("Events", "A VM whose memory and vCPUs are those of a memory image."),
+        ),
         ev.CreateVcpu: Told(
             translate("Events", "Add a vCPU"),
             translate("Events", "A guest's processor, at reset, with the CPUID that it sees."),
@@ -262,15 +279,15 @@ def told() -> dict[type, Told]:
         ),
         ev.HostMemory: Told(
             translate("Events", "Move host memory"),
-            translate("Events", "The host moves, unmaps or collapses pages; mmu_notifier tells KVM."),
+            translate("Events", "The host moves, unmaps, collapses or ages pages; mmu_notifier tells KVM."),
         ),
         ev.ZapGuest: Told(
             translate("Events", "Zap SPTEs"),
-            translate("Events", "KVM drops leaf entries of its tables; the tables stay."),
+            translate("Events", "KVM drops leaf entries of its tables, or all of them with their roots."),
         ),
         ev.DirtyLogging: Told(
             translate("Events", "Dirty logging"),
-            translate("Events", "The SPTEs of a slot lose W, so that every write is seen."),
+            translate("Events", "The SPTEs of a slot lose W, so that every first write is seen."),
         ),
         ev.FlushTlb: Told(
             translate("Events", "Flush TLBs"),

@@ -69,6 +69,8 @@ def _registers(state: State) -> Registers:
     return vcpu.registers if vcpu and vcpu.registers.cr3 else preset("4-level").at(ROOT, cpl=3)
 
 
+_IMAGE = ev.ImageRef("resource:debian-6.1-4level.core.gz")
+
 _MAKE: dict[type, Callable[[State], ev.Event]] = {
     ev.SetMemslot: _memslot,
     ev.CreateVcpu: lambda state: ev.CreateVcpu(**_in(state)),
@@ -81,7 +83,8 @@ _MAKE: dict[type, Callable[[State], ev.Event]] = {
     ev.MoveVcpu: _move_vcpu,
     ev.ChangeMode: _change_mode,
     ev.HostMemory: lambda state: ev.HostMemory(TARGET, **_in(state)),
-    ev.OpenImage: lambda state: ev.OpenImage(ev.ImageRef("resource:debian-6.1-4level.core.gz")),
+    ev.OpenImage: lambda state: ev.OpenImage(_IMAGE),
+    ev.RestoreGuest: lambda state: ev.RestoreGuest(_IMAGE),
     ev.ChooseCpu: lambda state: ev.ChooseCpu(0),
     ev.ChooseRoot: lambda state: ev.ChooseRoot(state.registers.cr3),
     ev.SetRegister: lambda state: ev.SetRegister("cr3", state.registers.cr3),

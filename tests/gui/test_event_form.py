@@ -95,7 +95,16 @@ def structs_of(kind: type) -> Iterator[type]:
 
 @pytest.mark.parametrize("event_type", EVENTS, ids=lambda t: t.__name__)
 def test_no_field_goes_by_its_name_in_the_code(event_type: type) -> None:
-    named_alike = {"npt", "ept", "tdp_mmu", "nested", "nx_huge_pages", "allow_smaller_maxphyaddr", "mmio_caching"}
+    named_alike = {
+        "npt",
+        "ept",
+        "eptad",
+        "tdp_mmu",
+        "nested",
+        "nx_huge_pages",
+        "allow_smaller_maxphyaddr",
+        "mmio_caching",
+    }
     for struct in structs_of(event_type):
         for name in struct.__struct_fields__:  # type: ignore[attr-defined]
             assert field(struct, name).label != name or name in named_alike

@@ -1,0 +1,71 @@
+"""The instruction emulator, as far as one access goes: what KVM does itself instead of the hardware.
+
+An access that ends here reaches memory through memslots and HVA, or a device of the VMM (KVM_EXIT_MMIO). The GPA that
+the exit told is used where its offset in the page is that of the address; else KVM walks the guest's tables. Sources:
+x86_emulate_instruction(), emulator_read_write_onepage(), kvm_fetch_guest_virt() (arch/x86/kvm/x86.c).
+"""
+
+import msgspec
+
+from engine.arch.addresses import FRAME_SIZE
+from engine.arch.faults import PageFault
+from engine.arch.memory import read
+from engine.arch.paging import Paging
+from engine.arch.rights import Access, Kind
+from engine.kvm.actions import Action
+from engine.kvm.guest_memory import GuestMemory, gva_to_gpa
+
+DEVICE = "KVM_EXIT_MMIO: a device of the VMM gets the access"
+
+
+class Emulated(msgspec.Struct, frozen=True):
+    """What the emulator came to. ``mmio``: a device gets the access. ``fault``: the guest gets it. ``failed``: KVM
+    cannot emulate it (KVM_EXIT_INTERNAL_ERROR). ``loaded``: what a load from memory gave, None if unknown."""
+
+    actions: tuple[Action, ...]
+    mmio: bool = False
+    fault: PageFault | None = None
+    failed: bool = False
+    loaded: int | None = None
+
+
+def emulate(memory: GuestMemory, paging: Paging, linear: int, access: Access, value: int, gpa: int | None) -> Emulated:
+    """Carry out ``access`` at ``linear``. ``gpa``: what the exit told of it, None if it told nothing."""
+    parts: list[tuple[int, int]] = []
+    at, end = linear, linear + access.size
+    while at < end:
+        length = min(end - at, FRAME_SIZE - at % FRAME_SIZE)
+        known = gpa is not None and access.kind is not Kind.FETCH and (gpa - at) % FRAME_SIZE == 0
+        found = gpa if known and gpa is not None else gva_to_gpa(memory, paging, at, access)
+        if isinstance(found, PageFault):
+            return Emulated((Action("kvm_inject_emulated_page_fault()", f"#PF at {at:#x} for the guest"),), fault=found)
+        parts.append((found, length))
+        at += length
+    return _carry_out(memory, access, value, parts)
+
+
+def _carry_out(memory: GuestMemory, access: Access, value: int, parts: list[tuple[int, int]]) -> Emulated:
+    function = "x86_emulate_instruction()"
+    slots = [memory.slot(gpa) for gpa, _ in parts]
+    no_memory = any(slot is None or (access.kind.writes and slot.read_only) for slot in slots)
+    if access.kind is Kind.FETCH and no_memory:
+        why = "the instruction cannot be read: KVM_EXIT_INTERNAL_ERROR, emulation failed"
+        return Emulated((Action("kvm_fetch_guest_virt()", why),), failed=True)
+    if access.kind.is_shadow_stack:
+        return Emulated((Action(function, "shadow-stack accesses are not emulated"),), failed=True)
+    if no_memory:
+        return Emulated((Action(function, DEVICE, "kvm_mmio"),), mmio=True)
+    places = [(memory.place(gpa), length) for gpa, length in parts]
+    where = ", ".join(f"GPA {gpa:#x}" for gpa, _ in parts)
+    done = (Action(function, f"the access is carried out in memory at {where}", "kvm_emulate_insn"),)
+    if access.kind.writes:
+        data = (value & (1 << 8 * access.size) - 1).to_bytes(access.size, "little")
+        for hpa, length in places:
+            assert hpa is not None
+            memory.world.memory = memory.world.memory.write(hpa, data[:length])
+            data = data[length:]
+        return Emulated(done)
+    pieces = [read(memory.world.memory, hpa, length) for hpa, length in places if hpa is not None]
+    known = [piece for piece in pieces if piece is not None]
+    loaded = int.from_bytes(b"".join(known), "little") if len(known) == len(parts) else None
+    return Emulated(done, loaded=loaded)

@@ -1,0 +1,175 @@
+"""What KVM does to whole ranges of its direct tables: zap, free, write-protect, split, recover, age.
+
+The TDP MMU finds SPTEs by walking its roots, as here; the older MMU keeps lists of them (rmaps), which give the same
+ones as long as nobody else writes into KVM's tables. Sources: tdp_mmu.c, mmu.c (reference page, sections 5.7 and 9.10).
+"""
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from engine.arch.addresses import FRAME_BITS
+from engine.host.frames import Use
+from engine.host.world import Halt, World
+from engine.kvm import mmu
+from engine.kvm.memslots import Memslot
+from engine.kvm.mmu import ENTRIES, Spte, page_size
+from engine.kvm.module import Module
+from engine.kvm.spte import ADDRESS
+from engine.kvm.vm import Root, Vm
+
+FOREIGN = 4096
+"""Pages that are not KVM's and that one walk of overwritten tables may lead through."""
+
+
+class TooFar(Halt):
+    """A walk of tables that a guest has written over leads on and on."""
+
+
+def sptes(world: World, module: Module, root: Root, start: int, end: int) -> Iterator[tuple[int, Spte]]:
+    """(GPA, SPTE) of what is present or MMIO in GPA ``start`` .. ``end`` under ``root``, a table before its entries.
+
+    What is below an SPTE that was changed meanwhile is left out; so is a table that is met again at the same level.
+    Raises TooFar for tables that a guest wrote over.
+    """
+    seen: set[tuple[int, int]] = set()
+    foreign = 0
+
+    def visit(table: int, level: int, base: int) -> Iterator[tuple[int, Spte]]:
+        nonlocal foreign
+        if (table, level) in seen:
+            return
+        seen.add((table, level))
+        owner = world.owner(table)
+        foreign += owner is None or owner.use is not Use.KVM_TABLE
+        if foreign > FOREIGN:
+            raise TooFar(f"what a guest wrote into KVM's tables leads through more than {FOREIGN:,} foreign pages")
+        frame = world.memory.frame(table >> FRAME_BITS)
+        size = page_size(level)
+        first, last = max(0, (start - base) // size), min(ENTRIES - 1, (end - 1 - base) // size)
+        for n in range(first, last + 1):
+            value = frame[n] if frame is not None else world.word(table + n * 8)
+            if value == module.spte.absent:
+                continue
+            at = base + n * size
+            if module.spte.is_present(value):
+                yield at, Spte(level, table + n * 8, value)
+                if not module.spte.is_leaf(value, level) and world.word(table + n * 8) == value:
+                    yield from visit(value & ADDRESS, level - 1, at)
+            elif module.spte.is_mmio(value):
+                yield at, Spte(level, table + n * 8, value)
+
+    yield from visit(root.hpa, root.role.level, 0)
+
+
+def _leaves(world: World, module: Module, vm: Vm, start: int, end: int) -> Iterator[tuple[int, Spte]]:
+    """What maps or marks a part of GPA ``start`` .. ``end``, under all roots of the VM."""
+    for root in vm.roots:
+        for gpa, at in sptes(world, module, root, start, end):
+            if module.spte.is_leaf(at.value, at.level) or not module.spte.is_present(at.value):
+                yield gpa, at
+
+
+def _rewrite(world: World, changed: dict[int, int]) -> int:
+    if changed:
+        world.memory = world.memory.with_words(changed)
+    return len(changed)
+
+
+def zap(world: World, module: Module, vm: Vm, start: int, end: int) -> int:
+    """Make absent every leaf that maps a part of GPA ``start`` .. ``end``; how many there were. The tables stay.
+
+    kvm_tdp_mmu_unmap_gfn_range(), kvm_unmap_gfn_range().
+    """
+    return _rewrite(world, {at.address: module.spte.absent for _, at in _leaves(world, module, vm, start, end)})
+
+
+def zap_all(world: World, module: Module, vm: Vm) -> tuple[Vm, int]:
+    """kvm_mmu_zap_all_fast(): all roots are invalid and freed; vCPUs load new ones. Also how many tables there were."""
+    tables = sum(_free(world, module, root.hpa, root.role.level) for root in vm.roots)
+    vcpus = tuple(msgspec.structs.replace(vcpu, root=None) for vcpu in vm.vcpus)
+    return msgspec.structs.replace(vm, roots=(), vcpus=vcpus, no_huge=frozenset()), tables
+
+
+def free_below(world: World, module: Module, vm: Vm, at: Spte) -> tuple[Vm, int]:
+    """Give back the table that ``at`` points at and all below it (handle_removed_pt()); how many there were."""
+    count = _free(world, module, at.value & ADDRESS, at.level - 1)
+    kept = frozenset(table for table in vm.no_huge if world.owner(table) is not None)
+    return msgspec.structs.replace(vm, no_huge=kept), count
+
+
+def _free(world: World, module: Module, table: int, level: int) -> int:
+    """Raises Oops where an entry that a guest wrote over points at what is no table of KVM, or is none any more."""
+    mmu.page_of(world, table, "handle_removed_pt()" if module.tdp_mmu else "mmu_page_zap_pte()")
+    freed = 1
+    if level > 1:
+        frame = world.memory.frame(table >> FRAME_BITS)
+        for value in frame if frame is not None else ():
+            if module.spte.is_present(value) and not module.spte.is_leaf(value, level):
+                freed += _free(world, module, value & ADDRESS, level - 1)
+    world.free(table)
+    return freed
+
+
+# --- dirty logging
+
+
+def write_protect(world: World, module: Module, vm: Vm, slot: Memslot) -> int:
+    """Clear W in every leaf of ``slot`` (kvm_mmu_slot_remove_write_access()); how many lost it."""
+    spte = module.spte
+    return _rewrite(
+        world,
+        {
+            at.address: at.value & ~spte.write
+            for gpa, at in _leaves(world, module, vm, slot.gpa, slot.gpa + slot.size)
+            if spte.is_present(at.value) and spte.is_writable(at.value)
+        },
+    )
+
+
+def split_all(world: World, module: Module, vm: Vm, slot: Memslot) -> int:
+    """Split every large page of ``slot`` down to 4 KiB (kvm_mmu_slot_try_split_huge_pages()); how many were split."""
+    count = 0
+    while True:
+        large = [
+            (gpa, at)
+            for gpa, at in _leaves(world, module, vm, slot.gpa, slot.gpa + slot.size)
+            if at.level > 1 and module.spte.is_present(at.value)
+        ]
+        if not large:
+            return count
+        for gpa, at in large:
+            mmu.page_of(world, at.address, "tdp_mmu_split_huge_page()")
+            world.write_word(at.address, module.spte.table(mmu.split(world, module, vm, at, gpa)))
+        count += len(large)
+
+
+HostSize = Callable[[int], int]
+"""Bytes of the host's page behind a GPA; 0 where it has none."""
+
+
+def recover(world: World, module: Module, vm: Vm, slot: Memslot, host_size: HostSize) -> tuple[Vm, int]:
+    """Zap the tables of ``slot`` that stand where a large page could (kvm_tdp_mmu_zap_collapsible_sptes()), once dirty
+    logging is over; how many. The next fault maps the large page."""
+    count = 0
+    for root in vm.roots:
+        for gpa, at in sptes(world, module, root, slot.gpa, slot.gpa + slot.size):
+            if not module.spte.is_present(at.value) or module.spte.is_leaf(at.value, at.level):
+                continue
+            if mmu.largest_level(module, slot, host_size(max(gpa, slot.gpa)), gpa, root.role.level)[0] >= at.level:
+                vm, _ = free_below(world, module, vm, at)
+                world.write_word(at.address, module.spte.absent)
+                count += 1
+    return vm, count
+
+
+# --- ageing
+
+
+def age(world: World, module: Module, vm: Vm, start: int, end: int) -> int:
+    """Take A, or what stands for it, from the leaves of GPA ``start`` .. ``end`` (age_gfn_range()); how many had it."""
+    spte, changed = module.spte, {}
+    for _, at in _leaves(world, module, vm, start, end):
+        if spte.is_present(at.value) and spte.aged(at.value) != at.value:
+            changed[at.address] = spte.aged(at.value)
+    return _rewrite(world, changed)

@@ -1,0 +1,43 @@
+"""What the handlers of events on a host share."""
+
+import msgspec
+
+from engine.host.world import World
+from engine.kvm.actions import Action
+from engine.kvm.memslots import Memslot, Space
+from engine.kvm.vm import Vm
+from engine.machine.state import NOTHING, Effect, Refusal, State
+
+Result = State | Refusal
+
+
+def world_of(state: State) -> World:
+    assert state.host is not None
+    return World(state.memory, state.host.frames)
+
+
+def space_of(state: State) -> Space:
+    assert state.host is not None
+    return Space(state.host.levels, state.host.root)
+
+
+def after(state: State, world: World, *, vm: Vm | None = None, effect: Effect = NOTHING) -> State:
+    """``state`` with what ``world`` has become, and with this ``vm`` and this ``effect``."""
+    state = state.with_vm(vm) if vm else state
+    assert state.host is not None
+    host = msgspec.structs.replace(state.host, frames=world.frames)
+    return msgspec.structs.replace(state, memory=world.memory, host=host, effect=effect)
+
+
+def did(*actions: tuple[str, str], assumed: tuple[str, ...] = ()) -> Effect:
+    """The effect of (kernel function, what it did), each of them also a note."""
+    notes = tuple(what for _, what in actions)
+    return Effect(actions=tuple(Action(*action) for action in actions), notes=notes, assumed=assumed)
+
+
+def slot_of(state: State, vm: int, slot: int) -> tuple[Vm, Memslot] | Refusal:
+    found = state.vm(vm)
+    if isinstance(found, Refusal):
+        return found
+    wanted = next((s for s in found.slots if s.id == slot), None)
+    return (found, wanted) if wanted else Refusal(f"VM {vm} has no memslot {slot}.")
