@@ -5,7 +5,7 @@ from PySide6.QtWidgets import QFrame, QTextBrowser, QWidget
 
 from gui import resources
 from gui.layout import HELP_PAGE
-from gui.theme import GRID, signals, ui_font
+from gui.theme import GRID, follow, ui_font
 
 FRONT = "index"
 """The page where no view has the focus."""
@@ -16,14 +16,13 @@ class HelpPane(QTextBrowser):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.page = ""
+        self.page = FRONT
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setAccessibleName(self.tr("Help"))
         self.setOpenLinks(False)
         self.document().setDocumentMargin(4 * GRID)
         self.anchorClicked.connect(lambda url: self.show_page(url.path()))
-        signals().changed.connect(lambda: self.show_page(self.page))
-        self.show_page(FRONT)
+        follow(self, lambda: self.show_page(self.page))
 
     def show_page(self, page: str) -> None:
         """Show ``page``; the front page where there is none of that name."""

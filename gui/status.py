@@ -12,7 +12,7 @@ from gui.document import Change, Document
 from gui.explain import engine_text
 from gui.icons import icon
 from gui.jobs import Jobs
-from gui.theme import GRID, signals
+from gui.theme import GRID, follow
 
 
 class StatusBar(QStatusBar):
@@ -31,8 +31,7 @@ class StatusBar(QStatusBar):
         self.cancel.setToolTip(self.tr("Cancel"))
         self.cancel.setAccessibleName(self.tr("Cancel"))
         self.cancel.clicked.connect(self._cancel)
-        signals().changed.connect(lambda: self.cancel.setIcon(icon("close")))
-        self.cancel.setIcon(icon("close"))
+        follow(self.cancel, lambda: self.cancel.setIcon(icon("close")))
         self._panel = QWidget()
         layout = QHBoxLayout(self._panel)
         layout.setContentsMargins(0, 0, GRID, 0)

@@ -9,7 +9,7 @@ from gui.document import Change, Document
 from gui.enumeration import Enumeration
 from gui.icons import icon
 from gui.sights import is_shown, sights
-from gui.theme import GRID, signals
+from gui.theme import GRID, follow
 
 
 class SightsStrip(QFrame):
@@ -59,8 +59,7 @@ class SightsStrip(QFrame):
         button.setToolTip(self.tr("Hide these addresses"))
         button.setAccessibleName(button.toolTip())
         button.clicked.connect(self._close)
-        signals().changed.connect(lambda: button.setIcon(icon("close")))
-        button.setIcon(icon("close"))
+        follow(button, lambda: button.setIcon(icon("close")))
         return button
 
     def go(self, number: int) -> None:

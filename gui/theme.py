@@ -3,6 +3,7 @@
 Levels have fixed colours everywhere (Okabe-Ito, safe for colour-blind eyes). They are fills and strokes, never text.
 """
 
+from collections.abc import Callable
 from enum import Enum
 from functools import cache
 
@@ -27,6 +28,9 @@ class Outcome(Enum):
     PERMISSION = "permission"
     ANOTHER_PAGE = "another page"
     TABLE_PAGE = "table page"
+    HOST_PAGE = "host page"
+    OTHER_VM = "another VM's page"
+    OUTSIDE_RAM = "not RAM"
     UNKNOWN = "unknown"
 
 
@@ -86,6 +90,9 @@ _OUTCOMES = {
     Outcome.PERMISSION: Fill(QColor("#E0B84C"), Qt.BrushStyle.HorPattern),
     Outcome.ANOTHER_PAGE: Fill(QColor("#C9847E")),
     Outcome.TABLE_PAGE: Fill(QColor("#B3261E"), Qt.BrushStyle.DiagCrossPattern),
+    Outcome.HOST_PAGE: Fill(QColor("#8C2F5A"), Qt.BrushStyle.VerPattern),
+    Outcome.OTHER_VM: Fill(QColor("#B0529E"), Qt.BrushStyle.CrossPattern),
+    Outcome.OUTSIDE_RAM: Fill(QColor("#4A5058"), Qt.BrushStyle.HorPattern),
     Outcome.UNKNOWN: Fill(QColor("#8A8F98"), Qt.BrushStyle.Dense6Pattern),
 }
 
@@ -145,6 +152,13 @@ def signals() -> _Signals:
     if _signals is None:
         _signals = _Signals()
     return _signals
+
+
+def follow(owner: QObject, apply: Callable[[], object]) -> None:
+    """Call ``apply`` now and at every change of the theme, as long as ``owner`` lives."""
+    connection = signals().changed.connect(apply)
+    owner.destroyed.connect(lambda: QObject.disconnect(connection))
+    apply()
 
 
 def use(scheme: Scheme) -> None:

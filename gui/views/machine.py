@@ -28,7 +28,7 @@ from gui.document import Change, Document
 from gui.explain import engine_text
 from gui.models.registers import RegistersModel, Role, Row
 from gui.paint.marks import SMALL, chip, chip_size, draw_text, line_height, text_width
-from gui.theme import GRID, RADIUS, mono_font, signals, theme, ui_font
+from gui.theme import GRID, RADIUS, follow, mono_font, signals, theme, ui_font
 
 LEVELS = {Mode.NONE: 0, Mode.LEGACY: 2, Mode.PAE: 3, Mode.LEVEL4: 4, Mode.LEVEL5: 5}
 """The level whose colour stands for a mode: that of its root."""
@@ -155,8 +155,7 @@ def _label(text: str) -> QLabel:
 def _note() -> QLabel:
     label = _label("")
     label.setWordWrap(True)
-    label.setFont(ui_font(SMALL))
-    signals().changed.connect(lambda: label.setFont(ui_font(SMALL)))
+    follow(label, lambda: label.setFont(ui_font(SMALL)))
     return label
 
 
@@ -199,8 +198,7 @@ class _Roots(QComboBox):
         self.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setCompleter(None)  # type: ignore[arg-type]
-        self.setFont(mono_font())
-        signals().changed.connect(lambda: self.setFont(mono_font()))
+        follow(self, lambda: self.setFont(mono_font()))
         self.line = QLineEdit()
         self.setLineEdit(self.line)
         self.line.returnPressed.connect(lambda: self.activated.emit(-1))
