@@ -23,10 +23,11 @@ class _Texts(msgspec.Struct, frozen=True):
 
 
 class Pin(_Texts, frozen=True):
-    """A step with a name, such as A and B of the views that compare."""
+    """A step with a name, such as A and B of the views that compare; ``pcpu``: on which pCPU, None: on any."""
 
     name: str
     step: int
+    pcpu: int | None = None
 
 
 class Bookmark(_Texts, frozen=True):

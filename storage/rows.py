@@ -44,7 +44,7 @@ def of_content(content: Content) -> dict[str, Rows]:
     return {
         "scenario": [(1, codec.FORMAT, _to_json(codec.to_plain(content.scenario.configuration)))],
         "event": [(n, codec.encode_event(event).decode()) for n, event in enumerate(content.scenario.events, 1)],
-        "pin": [(n, pin.name, pin.step) for n, pin in enumerate(content.pins, 1)],
+        "pin": [(n, pin.name, pin.step, pin.pcpu) for n, pin in enumerate(content.pins, 1)],
         "bookmark": [
             (n, mark.name, mark.step, None if mark.address is None else hex(mark.address), _to_json(mark.view))
             for n, mark in enumerate(content.bookmarks, 1)
@@ -108,7 +108,7 @@ def to_content(tables: dict[str, Rows]) -> Content:
         raise damaged("a frame is in it twice")
     return Content(
         scenario=_scenario(rows["scenario"], rows["event"]),
-        pins=tuple(Pin(row.name, row.step) for row in rows["pin"]),
+        pins=tuple(Pin(row.name, row.step, row.pcpu) for row in rows["pin"]),
         bookmarks=tuple(
             Bookmark(row.name, row.step, None if row.address is None else int(row.address, 16), _view(row.view))
             for row in rows["bookmark"]

@@ -62,6 +62,7 @@ class PinRow(Row, frozen=True):
     number: Number
     name: Name
     step: Number
+    pcpu: Number | None
 
 
 class BookmarkRow(Row, frozen=True):

@@ -7,7 +7,7 @@ library, whose spelling may change.
 CREATE = (
     "CREATE TABLE scenario (number INTEGER PRIMARY KEY, format INTEGER NOT NULL, configuration TEXT NOT NULL) STRICT",
     "CREATE TABLE event (number INTEGER PRIMARY KEY, body TEXT NOT NULL, checksum BLOB NOT NULL) STRICT",
-    "CREATE TABLE pin (number INTEGER PRIMARY KEY, name TEXT NOT NULL, step INTEGER NOT NULL) STRICT",
+    "CREATE TABLE pin (number INTEGER PRIMARY KEY, name TEXT NOT NULL, step INTEGER NOT NULL, pcpu INTEGER) STRICT",
     "CREATE TABLE bookmark (number INTEGER PRIMARY KEY, name TEXT NOT NULL, step INTEGER NOT NULL, address TEXT,"
     " view TEXT NOT NULL) STRICT",
     "CREATE TABLE note (number INTEGER PRIMARY KEY, step INTEGER NOT NULL, text TEXT NOT NULL) STRICT",
