@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 def _hex_fields() -> frozenset[str]:
     names = {f for f in Registers.__struct_fields__ if f not in ("cpl", "cs_l")} | {"at"}
-    for event in get_args(events.Event):
-        names |= {name for name, kind in event.__annotations__.items() if kind is events.U64}
+    for struct in (*get_args(events.Event), events.RamRange):
+        names |= {n for n, kind in struct.__annotations__.items() if events.U64 in (kind, *get_args(kind))}
     return frozenset(names)
 
 
@@ -98,10 +98,10 @@ def decode_scenario(text: str | bytes) -> Scenario:
     plain = _parse(text, "scenario")
     if not isinstance(plain, dict) or "format" not in plain:
         raise InputError("This is not a Walkscope scenario: it has no format number.")
-    number = plain.pop("format")
-    if number != FORMAT:
+    number = plain["format"]
+    if type(number) is not int or number != FORMAT:
         raise InputError(f"This scenario has format {number!r}; this program reads format {FORMAT}: get a newer one.")
-    return from_plain(plain, Scenario, "scenario")
+    return from_plain({key: value for key, value in plain.items() if key != "format"}, Scenario, "scenario")
 
 
 def encode_event(event: events.Event) -> bytes:

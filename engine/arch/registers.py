@@ -57,7 +57,7 @@ class Mode(Enum):
         return self in (Mode.LEVEL4, Mode.LEVEL5)
 
 
-class Features(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
+class Features(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True, forbid_unknown_fields=True):
     """What a processor can do (CPUID), as far as translation depends on it. ``maxphyaddr`` in bits (32 .. 52)."""
 
     vendor: Vendor = Vendor.INTEL
@@ -80,7 +80,7 @@ class Features(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
             raise ValueError(f"MAXPHYADDR is {self.maxphyaddr}; it must be 32 .. 52")
 
 
-class Registers(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
+class Registers(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True, forbid_unknown_fields=True):
     """A processor's registers. ``pdptes`` are the four PAE PDPTE registers; None: not loaded, take them from memory."""
 
     cr0: int = 0

@@ -32,7 +32,7 @@ class NpfId(Enum):
     ALWAYS = "always"
 
 
-class Rules(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
+class Rules(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True, forbid_unknown_fields=True):
     ad_policy: AdPolicy = AdPolicy.WALK
     amd_bit8: bool = True
     """Bit 8 of a PML4E or PML5E must be 0 on AMD (APM vol. 2, 5.3.3); emulators do not check it."""

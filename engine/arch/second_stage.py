@@ -95,7 +95,7 @@ def npt(
 # --- EPT -------------------------------------------------------------------------------------------------------------
 
 
-class EptCapabilities(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
+class EptCapabilities(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True, forbid_unknown_fields=True):
     """IA32_VMX_EPT_VPID_CAP (SDM vol. 3D, A.10), as far as a walk depends on it, and mode-based execute control."""
 
     execute_only: bool = True

@@ -1,5 +1,7 @@
 """The host: vendor, pCPUs with capabilities and modes, a kernel of a depth fixed at boot. `modes` changes them."""
 
+from functools import lru_cache
+
 import msgspec
 
 from engine.arch.registers import CR0, CR4, EFER, Features, Registers, Vendor
@@ -91,13 +93,19 @@ def boot(
     stays offline. Raises InputError where RAM is too small for the kernel.
     """
     levels = 5 if five_level and pcpus[0].features.la57 else 4
-    world, root = boot_kernel(SparseMemory(Zeros(ram)), ram, seed, levels)
+    world, root = boot_kernel(SparseMemory(_ram(ram)), ram, seed, levels)
     cpus = []
     for index, setup in enumerate(pcpus):
         online = levels == 4 or setup.features.la57
         registers = running(root, levels) if online else Registers(cr0=0x6000_0010)
         cpus.append(Pcpu(index, setup, registers, registers.cr4, online))
     return Host(pcpus=tuple(cpus), levels=levels, frames=world.frames, roots=((levels, root),)), world.memory
+
+
+@lru_cache
+def _ram(ranges: tuple[tuple[int, int], ...]) -> Zeros:
+    """One object for equal RAM maps, so that memories of two replays can be compared."""
+    return Zeros(ranges)
 
 
 def running(root: int, levels: int) -> Registers:

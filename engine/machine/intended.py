@@ -1,6 +1,7 @@
 """Where a guest-physical address ought to lead: what the memslots and the host's page table say, as KVM asks them."""
 
 from engine.host import mm
+from engine.host.world import Halt
 from engine.kvm.memslots import find
 from engine.machine.state import State
 
@@ -16,5 +17,8 @@ def intended(state: State, vm: int, gpa: int) -> int | None:
     if slot is None or state.host is None:
         return None
     hva = slot.to_hva(gpa)
-    page = mm.lookup(state.memory, state.host.levels, state.host.root, hva)
+    try:
+        page = mm.lookup(state.memory, state.host.levels, state.host.root, hva)
+    except Halt:
+        return None  # the host's own tables were written over
     return page.hpa + hva - page.hva if page else None
