@@ -109,6 +109,20 @@ def outcome_title(outcome: Outcome) -> str:
             return f"#NPF {grouped(outcome.exitinfo1)}"
         case EptViolation():
             return translate("Explain", "EPT violation {code}").format(code=f"{outcome.qualification:#x}")
+    return outcome_name(outcome)
+
+
+def outcome_name(outcome: Outcome) -> str:
+    """The name of a fault, without its code."""
+    match outcome:
+        case Translated():
+            return translate("Explain", "translated")
+        case PageFault():
+            return "#PF"
+        case NestedPageFault():
+            return "#NPF"
+        case EptViolation():
+            return translate("Explain", "EPT violation")
         case EptMisconfiguration():
             return translate("Explain", "EPT misconfiguration")
         case GeneralProtection():
@@ -202,7 +216,6 @@ def _nested_origin(walk: Walk, step: Step) -> str:
     if step.row == 0:
         text = translate("Explain", "Guest-physical {target}, the page, is translated for the access itself.")
         return text.format(target=target)
-    names = {level.level: level.name for level in walk.paging.levels}
     text = translate("Explain", "The guest's {table} entry lies at guest-physical {target}: that is translated first.")
     if walk.second is not None and walk.second.table.writes:
         text = translate(
@@ -210,7 +223,7 @@ def _nested_origin(walk: Walk, step: Step) -> str:
             "The guest's {table} entry lies at guest-physical {target}: that is translated first, as for a write, "
             "since the processor may set A or D in it.",
         )
-    return text.format(table=names.get(step.row, ""), target=target)
+    return text.format(table=_guest_table(walk, step.row), target=target)
 
 
 def _rule(walk: Walk, step: Step) -> Iterator[str]:
@@ -307,13 +320,24 @@ def _flag_names(step: Step, update: Update) -> Iterator[str]:
 
 
 def reference_title(walk: Walk, number: int) -> str:
-    """What step ``number`` (from 0) is: "Reference 17: nested PDPT entry 4"."""
+    """What step ``number`` (from 0) is, and what for: "Reference 17: Nested PDPT entry 4, for the guest's PT entry"."""
     step = walk.steps[number]
     entry = entry_title(step.stage, step.level, step.index)
     if step.address is None:
         return translate("Explain", "PDPTE register: {entry}").format(entry=entry)
     count = sum(earlier.address is not None for earlier in walk.steps[: number + 1])
-    return translate("Explain", "Reference {number}: {entry}").format(number=count, entry=entry)
+    if step.stage is not Stage.NESTED:
+        return translate("Explain", "Reference {number}: {entry}").format(number=count, entry=entry)
+    text = translate("Explain", "Reference {number}: {entry}, for the page at GPA {target}")
+    if step.row:
+        text = translate("Explain", "Reference {number}: {entry}, for the guest's {table} entry at GPA {target}")
+    target = grouped(step.target or 0)
+    return text.format(number=count, entry=entry, table=_guest_table(walk, step.row), target=target)
+
+
+def _guest_table(walk: Walk, level: int) -> str:
+    """The name of the guest's tables of ``level``."""
+    return next((lv.name for lv in walk.paging.levels if lv.level == level), "")
 
 
 def reads(step: Step) -> str:

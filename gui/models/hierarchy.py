@@ -62,8 +62,8 @@ class Node(msgspec.Struct, frozen=True):
 
     @property
     def present(self) -> int:
-        """Slots that are anything but not present."""
-        return sum(run.last - run.first + 1 for run in self.runs if _shows(run))
+        """Slots that are known and anything but not present."""
+        return sum(run.last - run.first + 1 for run in self.runs if _shows(run) and run.rule is not Rule.UNKNOWN)
 
 
 class Tables:

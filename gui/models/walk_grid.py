@@ -119,7 +119,7 @@ def end_texts(walk: Walk) -> tuple[str, str]:
         return title, grouped(walk.outcome.address)
     if walk.steps and walk.steps[-1].rule.stops:
         return translate("Walk", "not reached"), ""
-    return outcome_title(walk.outcome), translate("Walk", "not reached")
+    return outcome_title(walk.outcome), "" if walk.steps else translate("Walk", "no table is read")
 
 
 def page_note(walk: Walk) -> str:

@@ -4,10 +4,10 @@ import msgspec
 from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtGui import QPainter, QPainterPath, QPen
 
-from engine.arch.addresses import grouped
-from engine.arch.walk import Rule, Stage
+from engine.arch.walk import Rule
 from gui.explain import translate
 from gui.models.hierarchy import Path, Tree
+from gui.paint.hierarchy_texts import stage_note, stage_title
 from gui.paint.layout import Edge, End, Layout
 from gui.paint.marks import SMALL, card, draw_text, line_height, text_width, warning
 from gui.paint.tables import DIMMED, fill_slot, paint_table
@@ -32,7 +32,7 @@ def paint_hierarchy(
     """The part ``exposed`` of the picture."""
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
     for link in layout.links:
-        _link(painter, *link)
+        _link(painter, link)
     for edge in sorted(layout.edges, key=lambda one: one.walked):
         if QRectF(edge.start, edge.end).normalized().adjusted(-2, -2, 2, 2).intersects(exposed):
             paint_edge(painter, edge)
@@ -76,35 +76,11 @@ def paint_edge(painter: QPainter, edge: Edge) -> None:
     painter.drawPath(path)
 
 
-def _link(painter: QPainter, start: QPointF, end: QPointF) -> None:
+def _link(painter: QPainter, corners: tuple[QPointF, ...]) -> None:
+    """From the guest's entry to the heading of the nested tables, which names its address."""
     painter.setPen(QPen(theme().muted, 1.2, Qt.PenStyle.DashLine))
     painter.setBrush(Qt.BrushStyle.NoBrush)
-    path = QPainterPath(start)
-    drop = QPointF(0, (end.y() - start.y()) * 0.5)
-    path.cubicTo(start + drop, end - drop, end)
-    painter.drawPath(path)
-
-
-def stage_title(tree: Tree) -> str:
-    return {
-        Stage.ONE: translate("Hierarchy", "Page tables"),
-        Stage.GUEST: translate("Hierarchy", "Guest tables"),
-        Stage.NESTED: translate("Hierarchy", "Nested tables"),
-    }[tree.stage]
-
-
-def stage_note(tree: Tree) -> str:
-    root, mode = grouped(tree.paging.root), tree.paging.name
-    match tree.stage:
-        case Stage.ONE:
-            text = translate("Hierarchy", "linear → physical, {mode}, root {root}")
-        case Stage.GUEST:
-            text = translate("Hierarchy", "GVA → GPA, {mode}, root {root}")
-        case _ if tree.target is None:
-            text = translate("Hierarchy", "GPA → HPA, {mode}, root {root}")
-        case _:
-            text = translate("Hierarchy", "GPA {target} → HPA, {mode}, root {root}")
-    return text.format(mode=mode, root=root, target=grouped(tree.target or 0))
+    painter.drawPolyline(corners)
 
 
 def _heading(painter: QPainter, layout: Layout, number: int, tree: Tree, exposed: QRectF) -> None:
@@ -126,7 +102,7 @@ def _legend(painter: QPainter, line: QRectF, layout: Layout, number: int) -> Non
     nodes = [table.node for table in layout.cards if table.tree == number]
     rules = {run.rule for node in nodes for run in node.runs if not (run.rule is Rule.PAGE and node.level.level == 1)}
     for rule, text in (
-        (Rule.UNKNOWN, translate("Hierarchy", "not in image")),
+        (Rule.UNKNOWN, translate("Hierarchy", "unreadable")),
         (Rule.RESERVED, translate("Hierarchy", "reserved bit")),
         (Rule.MISCONFIGURED, translate("Hierarchy", "misconfigured")),
         (Rule.PAGE, translate("Hierarchy", "large page")),

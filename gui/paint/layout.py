@@ -7,11 +7,9 @@ the texts out. All in device-independent pixels.
 import msgspec
 from PySide6.QtCore import QPointF, QRectF, QSizeF
 
-from engine.arch.addresses import grouped, size_name
 from engine.arch.faults import Outcome
-from engine.arch.walk import Rule, Stage
-from gui.explain import outcome_title, step_verdict, translate
 from gui.models.hierarchy import Node, Path, Tree
+from gui.paint.hierarchy_texts import EndText, end_text, stage_note, stage_title
 from gui.paint.marks import SMALL, line_height, text_width
 from gui.theme import GAP, GRID, MARGIN, mono_font, ui_font
 
@@ -68,14 +66,14 @@ class End(msgspec.Struct, frozen=True):
 class Layout(msgspec.Struct, frozen=True):
     """A picture of the hierarchy. ``ends``: for each tree where its walk ended, None where it goes on elsewhere.
 
-    ``links``: from the guest's card whose address the nested stage translates to the nested root.
+    ``links``: lines from the guest's entry whose address the nested stage translates to that stage's heading.
     """
 
     cards: tuple[Card, ...]
     edges: tuple[Edge, ...]
     headings: tuple[QRectF, ...]
     ends: tuple[End | None, ...]
-    links: tuple[tuple[QPointF, QPointF], ...]
+    links: tuple[tuple[QPointF, ...], ...]
     size: QSizeF
     zoom: float
 
@@ -88,27 +86,6 @@ class Layout(msgspec.Struct, frozen=True):
 
     def card_at(self, point: QPointF) -> Card | None:
         return next((card for card in self.cards if card.rect.contains(point)), None)
-
-
-class EndText(msgspec.Struct, frozen=True):
-    title: str
-    note: str
-    bad: bool
-
-
-def end_text(tree: Tree, outcome: Outcome | None) -> EndText | None:
-    """What is written where the walk of ``tree`` ended; None where it goes on, or there is none."""
-    if not tree.steps or tree.steps[-1].rule is Rule.TABLE:
-        return None
-    step = tree.steps[-1]
-    if step.rule.stops:
-        return EndText(outcome_title(outcome) if outcome else step_verdict(step), step_verdict(step), True)
-    text = {
-        Stage.ONE: translate("Hierarchy", "page, {size}"),
-        Stage.GUEST: translate("Hierarchy", "GPA page, {size}"),
-        Stage.NESTED: translate("Hierarchy", "HPA page, {size}"),
-    }[tree.stage]
-    return EndText(text.format(size=size_name(1 << step.entry.page_shift)), grouped(step.base or 0), False)
 
 
 class _Measures(msgspec.Struct, frozen=True):
@@ -143,7 +120,7 @@ def _measures(size: QSizeF, columns: int, rows: int, stages: int, zoom: float, e
     row = height + 3 * GRID * scale
     if zoom == 1:
         left_over = size.height() - MARGIN - FOOT - stages * (heading + STAGE_GAP) - rows * row
-        taller = max(0.0, min(left_over / max(rows, 1), 5 * GRID))
+        taller = max(0.0, min(left_over / max(rows, 1), 8 * GRID))
         height, strip, row = height + taller * 0.8, strip + taller * 0.8, row + taller
     return _Measures(QSizeF(card, height), end, gap, row, heading, pad, title, strip)
 
@@ -172,7 +149,7 @@ def lay_out(trees: tuple[Tree, ...], size: QSizeF, zoom: float = 1.0, outcome: O
         edges += _edges(placed)
         ends.append(_end(m, texts[number], placed, columns, edges, top + row_of.get(tree.walked, 0) * m.row))
         top += count * m.row + STAGE_GAP
-    links = _links(trees, cards, ends)
+    links = _links(trees, cards, ends, headings)
     return Layout(
         tuple(cards), tuple(edges), tuple(headings), tuple(ends), links, QSizeF(right + MARGIN, top + FOOT), zoom
     )
@@ -241,18 +218,23 @@ def _end(
     return End(rect, text.title, text.note, text.bad)
 
 
-def _links(trees: tuple[Tree, ...], cards: list[Card], ends: list[End | None]) -> tuple[tuple[QPointF, QPointF], ...]:
-    """From the guest's entry (or page) whose address the nested stage translates, to the nested root."""
+def _links(
+    trees: tuple[Tree, ...], cards: list[Card], ends: list[End | None], headings: list[QRectF]
+) -> tuple[tuple[QPointF, ...], ...]:
+    """From the guest's entry (or page) whose address the nested stage translates, down and along to its heading."""
     if len(trees) < 2 or not trees[1].steps:
         return ()
-    row = trees[1].steps[0].row
-    root = next(card for card in cards if card.tree == 1)
-    goal = QPointF(root.rect.left() + 4 * GRID, root.rect.top())
-    if row == 0:
-        start = ends[0].rect.center() if ends[0] else None
-        bottom = ends[0].rect.bottom() if ends[0] else 0.0
-    else:
-        card = next((c for c in cards if c.tree == 0 and c.node.level.level == row and c.node.walked is not None), None)
-        start = card.slot_rect(card.node.walked or 0).center() if card else None
-        bottom = card.rect.bottom() if card else 0.0
-    return ((QPointF(start.x(), bottom), goal),) if start else ()
+    row, x, top = trees[1].steps[0].row, 0.0, 0.0
+    if row == 0 and ends[0] is not None:
+        x, top = ends[0].rect.center().x(), ends[0].rect.bottom()
+    for card in cards:
+        if card.tree == 0 and row == card.node.level.level and card.node.walked is not None:
+            x, top = card.slot_rect(card.node.walked).center().x(), card.rect.bottom()
+    if not top:
+        return ()
+    heading = headings[1]
+    words = text_width(stage_title(trees[1]), ui_font(bold=True)) + text_width(stage_note(trees[1]), mono_font(SMALL))
+    goal, middle = heading.left() + words + 5 * GRID, heading.top() + line_height(ui_font(bold=True)) / 2
+    if x <= goal + 2 * GRID:
+        return ((QPointF(x, top), QPointF(x, heading.top())),)
+    return ((QPointF(x, top), QPointF(x, middle), QPointF(goal, middle)),)

@@ -6,6 +6,7 @@ from PySide6.QtGui import QPainter, QPen
 from engine.arch.addresses import grouped
 from engine.arch.walk import Rule
 from gui.explain import translate
+from gui.models.hierarchy import Node
 from gui.paint.layout import Card
 from gui.paint.marks import CENTER, RIGHT, SMALL, card, draw_text, fill_rect, level_title, line_height, text_width
 from gui.theme import GRID, Outcome, mono_font, theme
@@ -101,9 +102,9 @@ def _texts(painter: QPainter, table: Card, exposed: QRectF, selected: int | None
         )
     taken = _numbers(painter, table, exposed, selected)
     if table.slot_width < text_width("000 ", small):
-        count = translate("Hierarchy", "{count} used").format(count=node.present)
+        count = _count(node)
         place = QRectF(strip.left(), strip.bottom() + GRID / 2, strip.width(), line_height(small))
-        place.setLeft(place.right() - text_width(count, small))
+        place.setLeft(place.right() - text_width(count, small) - 1)
         if place.left() > strip.left() and not any(place.adjusted(-GRID, 0, 0, 0).intersects(other) for other in taken):
             draw_text(painter, place, count, small, t.muted, RIGHT)
 
@@ -127,11 +128,19 @@ def _numbers(painter: QPainter, table: Card, exposed: QRectF, selected: int | No
     return taken
 
 
+def _count(node: Node) -> str:
+    if node.address is None:
+        return translate("Hierarchy", "not mapped")
+    if all(run.rule is Rule.UNKNOWN for run in node.runs):
+        return translate("Hierarchy", "not in image")
+    return translate("Hierarchy", "{count} used").format(count=node.present)
+
+
 def _note(table: Card) -> str:
     if table.node.registers:
         return translate("Hierarchy", "registers")
     if table.node.address is None:
-        return translate("Hierarchy", "not mapped")
+        return ""
     if table.node.address & 0xFFF:
         return grouped(table.node.address)
     return f"{table.node.address >> 12:05x}"

@@ -6,7 +6,7 @@ from PySide6.QtGui import QColor, QFont, QPainter, QPen
 
 from engine.arch.addresses import grouped
 from engine.arch.walk import Step, Walk
-from gui.explain import entry_title, letters, outcome_title, step_verdict, translate
+from gui.explain import entry_title, letters, outcome_name, outcome_title, step_verdict, translate
 from gui.models.walk_grid import Cell, Grid, Head, end_texts, page_note
 from gui.paint.marks import (
     SMALL,
@@ -49,7 +49,7 @@ ONE_STAGE_LINES, NESTED_LINES, LEAST_LINES = 6, 4, 3
 
 
 def _line() -> float:
-    return line_height(mono_font(SMALL))
+    return line_height(ui_font())
 
 
 def lay_out_grid(grid: Grid, width: float, height: float) -> GridLayout:
@@ -63,9 +63,9 @@ def lay_out_grid(grid: Grid, width: float, height: float) -> GridLayout:
     room = (width - left - MARGIN - (columns - 1) * GAP) / columns
     cell_width = max(LEAST_WIDTH, min(room, MOST_WIDTH))
     most = NESTED_LINES if grid.two_stages else ONE_STAGE_LINES
-    fits = ((height - top - GAP) / rows - GAP - 2 * GRID) / _line()
-    lines = max(LEAST_LINES, min(most, int(fits)))
-    cell_height = lines * _line() + 2 * GRID
+    room_high = (height - top) / rows - GAP
+    lines = max(LEAST_LINES, min(most, int((room_high - 2 * GRID) / _line() + 0.01)))
+    cell_height = lines * _line() + max(2 * GRID, min(room_high - lines * _line(), 4 * GRID))
     size = QSizeF(left + columns * (cell_width + GAP) - GAP + MARGIN, top + rows * (cell_height + GAP))
     return GridLayout(grid, size, QSizeF(cell_width, cell_height), left, top, lines)
 
@@ -116,8 +116,12 @@ def _cell(painter: QPainter, rect: QRectF, layout: GridLayout, walk: Walk, cell:
         card(painter, rect, t.hazard_mark, LIT_WIDTH if is_lit else 1.5, t.hazard_ground)
     else:
         card(painter, rect, color, LIT_WIDTH if is_lit else 1.25, t.tint(color, LIT if is_lit else VISITED))
-    inner = rect.adjusted(GAP, GRID, -GAP, -GRID)
-    _cell_text(painter, inner, layout, step, cell, outcome_title(walk.outcome), later)
+    slack = (rect.height() - layout.lines * _line()) / 2
+    inner = rect.adjusted(GAP, slack, -GAP, -slack)
+    fault = outcome_title(walk.outcome)
+    if text_width(fault, ui_font(SMALL, bold=True)) > inner.width():
+        fault = outcome_name(walk.outcome)
+    _cell_text(painter, inner, layout, step, cell, fault, later)
 
 
 def _cell_text(
@@ -145,7 +149,7 @@ def _lines(step: Step, layout: GridLayout, fault: str, later: bool) -> list[tupl
     t = theme()
     text, muted = (t.muted if later else t.text), t.muted
     small = mono_font(SMALL)
-    where = grouped(step.address) if step.address is not None else translate("Walk", "loaded with CR3")
+    where = grouped(step.address) if step.address is not None else translate("Walk", "no reference")
     value = grouped(step.value, 2 << step.level.entry_shift) if step.value is not None else "?"
     verdict_color = t.hazard_text if step.rule.stops and not later else muted
     verdict = (step_verdict(step), ui_font(SMALL), verdict_color)
@@ -175,10 +179,10 @@ def _end(painter: QPainter, rect: QRectF, walk: Walk, reached: bool) -> None:
         card(painter, rect, t.hazard_mark, 2, t.hazard_ground)
     else:
         card(painter, rect, t.level(0) if reached and ok else t.line, 2 if reached and ok else 1)
-    inner = rect.adjusted(GAP, GRID, -GAP, -GRID)
+    inner = rect.adjusted(GAP, 1.5 * GRID, -GAP, -GRID)
     height = _line()
     places = [QRectF(inner.left(), inner.top() + n * height, inner.width(), height) for n in range(3)]
-    text = t.text if reached and ok else t.muted if ok else t.hazard_text if reached else t.muted
+    text = t.hazard_text if reached and fault_here else t.text if reached and ok else t.muted
     draw_text(painter, places[0], title, ui_font(bold=True), text)
     draw_text(painter, places[1], note, mono_font(SMALL) if ok else ui_font(SMALL), text if ok else t.muted)
     draw_text(painter, places[2], page_note(walk), ui_font(SMALL), t.muted)

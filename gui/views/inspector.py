@@ -1,7 +1,7 @@
 """The selected entry: its bits, its fields, why the walk went on or stopped there, and the bytes around it."""
 
 from PySide6.QtCore import QModelIndex, QRectF, QSize, Qt
-from PySide6.QtGui import QGuiApplication, QKeySequence, QPainter, QPaintEvent, QShortcut
+from PySide6.QtGui import QFont, QGuiApplication, QKeySequence, QPainter, QPaintEvent, QShortcut
 from PySide6.QtWidgets import (
     QApplication,
     QFrame,
@@ -21,10 +21,11 @@ from gui.explain import entry_title, why, why_entry
 from gui.models.inspected import Inspected, inspected
 from gui.paint.bits import BitCells
 from gui.paint.marks import SMALL, empty_state
-from gui.theme import GAP, GRID, MARGIN, mono_font, signals, ui_font
+from gui.theme import GAP, GRID, MARGIN, mono_font, ui_font
 from gui.widgets.bit_cells import BitCellsWidget
 from gui.widgets.entry_tables import FieldsTable, RawTable
 from gui.widgets.level_chip import LevelChip
+from gui.widgets.text_label import TextLabel
 
 
 class InspectorView(QWidget):
@@ -32,8 +33,10 @@ class InspectorView(QWidget):
         super().__init__(parent)
         self._document = document
         self._entry: Inspected | None = None
-        self.title, self.chip, self.value = QLabel(), LevelChip(), QLabel()
-        self.address, self.note, self.why = QLabel(), QLabel(), QLabel()
+        self.title, self.chip = TextLabel(lambda: ui_font(1.1, bold=True)), LevelChip()
+        self.value = TextLabel(lambda: mono_font(1.05))
+        self.address = TextLabel(lambda: mono_font(SMALL), "muted")
+        self.note, self.why = TextLabel(role="hazard", wrap=True), TextLabel(wrap=True)
         self.bits = BitCellsWidget()
         self.fields = FieldsTable()
         self.raw = RawTable()
@@ -48,24 +51,14 @@ class InspectorView(QWidget):
         self.raw.activated.connect(self._on_raw)
         copy = QShortcut(QKeySequence.StandardKey.Copy, self, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
         copy.activated.connect(self.copy)
-        signals().changed.connect(self._dress)
         document.changed.connect(self._on_change)
-        self._dress()
         self._show()
 
     def _filled(self) -> QWidget:
-        for label in (self.title, self.value, self.address, self.note, self.why):
-            label.setTextInteractionFlags(
-                Qt.TextInteractionFlag.TextSelectableByMouse | Qt.TextInteractionFlag.TextSelectableByKeyboard
-            )
-            label.setTextFormat(Qt.TextFormat.PlainText)
-            label.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
-        for label in (self.note, self.why):
-            label.setWordWrap(True)
-        self.address.setProperty("role", "muted")
-        self.note.setProperty("role", "hazard")
         self.why.setAccessibleName(self.tr("Why"))
-        self._why_heading, self._raw_heading = _Heading(self.tr("Why")), _Heading(self.tr("Bytes of the table"))
+        self._why_heading, self._raw_heading = TextLabel(_quiet, "muted"), TextLabel(_quiet, "muted")
+        self._why_heading.setText(self.tr("Why"))
+        self._raw_heading.setText(self.tr("Bytes of the table"))
         head = QHBoxLayout()
         head.setSpacing(GAP)
         head.addWidget(self.title)
@@ -82,8 +75,10 @@ class InspectorView(QWidget):
         column.addWidget(self.bits)
         column.addWidget(self.note)
         column.addWidget(self.fields)
+        column.addSpacing(GAP)
         column.addWidget(self._why_heading)
         column.addWidget(self.why)
+        column.addSpacing(GAP)
         column.addWidget(self._raw_heading)
         column.addWidget(self.raw)
         column.addStretch()
@@ -97,11 +92,6 @@ class InspectorView(QWidget):
 
     def sizeHint(self) -> QSize:
         return QSize(300, 560)
-
-    def _dress(self) -> None:
-        self.title.setFont(ui_font(1.1, bold=True))
-        self.value.setFont(mono_font(1.05))
-        self.address.setFont(mono_font(SMALL))
 
     # --- what is shown
 
@@ -201,19 +191,8 @@ class InspectorView(QWidget):
             QGuiApplication.clipboard().setText(text)
 
 
-class _Heading(QLabel):
-    """The quiet title of a part."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.setProperty("role", "muted")
-        self.setContentsMargins(0, 2 * GRID, 0, 0)
-        signals().changed.connect(self._dress)
-        self._dress()
-
-    def _dress(self) -> None:
-        font = ui_font(SMALL, bold=True)
-        self.setFont(font)
+def _quiet() -> QFont:
+    return ui_font(SMALL, bold=True)
 
 
 class _Empty(QWidget):

@@ -2,7 +2,7 @@
 
 from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QGuiApplication, QKeySequence, QPainter, QPaintEvent, QPalette, QShortcut
-from PySide6.QtWidgets import QApplication, QFrame, QHBoxLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QApplication, QFrame, QHBoxLayout, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from engine.arch.faults import CodeBit
 from gui.document import Change, Document
@@ -23,6 +23,7 @@ from gui.paint.fault_code import code_lines, height, paint_fault_code
 from gui.paint.marks import empty_state
 from gui.theme import GAP, MARGIN, PAD, mono_font, signals, theme, ui_font
 from gui.widgets.panel import Panel
+from gui.widgets.text_label import TextLabel
 from gui.widgets.walk_canvas import WalkCanvas
 
 
@@ -30,13 +31,15 @@ class WalkView(QWidget):
     def __init__(self, document: Document, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._document = document
-        self.title, self.kind, self.count = QLabel(), QLabel(), QLabel()
+        self.title = TextLabel(lambda: ui_font(1.1, bold=True))
+        self.kind = TextLabel(role="muted")
+        self.count = TextLabel(lambda: ui_font(bold=True))
         self.canvas = WalkCanvas(document)
         self.panel = ReferencePanel(document)
         self.setAutoFillBackground(True)
         self.setBackgroundRole(QPalette.ColorRole.AlternateBase)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.kind.setProperty("role", "muted")
+        self.kind.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self._head = QWidget()
         head = QHBoxLayout(self._head)
         head.setContentsMargins(MARGIN, MARGIN, MARGIN, GAP)
@@ -65,8 +68,6 @@ class WalkView(QWidget):
         if walk is None:
             self.update()
             return
-        self.title.setFont(ui_font(1.1, bold=True))
-        self.count.setFont(ui_font(bold=True))
         palette = self.count.palette()
         palette.setColor(QPalette.ColorRole.WindowText, theme().accent)
         self.count.setPalette(palette)
@@ -95,16 +96,11 @@ class ReferencePanel(QScrollArea):
     def __init__(self, document: Document, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._document = document
-        self.title, self.reads, self.why, self.so_far, self.outcome = (QLabel() for _ in range(5))
+        self.title = TextLabel(lambda: ui_font(bold=True), wrap=True)
+        self.reads = TextLabel(mono_font, wrap=True)
+        self.why, self.outcome = TextLabel(wrap=True), TextLabel(wrap=True)
+        self.so_far = TextLabel(role="muted", wrap=True)
         self.code = FaultCode()
-        for label in self._labels():
-            label.setTextInteractionFlags(
-                Qt.TextInteractionFlag.TextSelectableByMouse | Qt.TextInteractionFlag.TextSelectableByKeyboard
-            )
-            label.setTextFormat(Qt.TextFormat.PlainText)
-            label.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
-            label.setWordWrap(True)
-        self.so_far.setProperty("role", "muted")
         card = Panel()
         column = QVBoxLayout(card)
         column.setContentsMargins(PAD, PAD, PAD, PAD)
@@ -126,7 +122,6 @@ class ReferencePanel(QScrollArea):
         copy = QShortcut(QKeySequence.StandardKey.Copy, self, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
         copy.activated.connect(self.copy)
         document.changed.connect(self._on_change)
-        signals().changed.connect(self._show)
         self._show()
 
     def _labels(self) -> tuple[QLabel, ...]:
@@ -146,9 +141,6 @@ class ReferencePanel(QScrollArea):
         walk, lit = self._document.walk, self._document.reference
         if walk is None:
             return
-        self.title.setFont(ui_font(bold=True))
-        self.reads.setFont(mono_font())
-        self.outcome.setFont(ui_font(bold=not walk.ok))
         if lit is None:
             self.title.setText(outcome_title(walk.outcome))
             sentences: list[str] = []
@@ -162,18 +154,12 @@ class ReferencePanel(QScrollArea):
             sentences += together(walk)
         self.why.setText("\n".join(sentences))
         self.outcome.setText(outcome_sentence(walk.outcome) if is_end else "")
-        self._style(self.outcome, "" if walk.ok else "hazard")
+        self.outcome.set_role("" if walk.ok else "hazard")
         self.code.show_code(fault_code(walk.outcome) if is_end else None)
         self.reads.setVisible(lit is not None)
         self.so_far.setVisible(lit is not None)
         self.why.setVisible(bool(sentences))
         self.outcome.setVisible(is_end)
-
-    def _style(self, label: QLabel, role: str) -> None:
-        if label.property("role") != role:
-            label.setProperty("role", role)
-            label.style().unpolish(label)
-            label.style().polish(label)
 
     def text(self) -> str:
         """All that is shown, as plain text."""
