@@ -28,13 +28,10 @@ from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Paging
 from engine.arch.registers import CR3_LAM_U48, CR3_LAM_U57, CR4, RFLAGS_AC, Mode
 from engine.arch.rights import READ, Access, Check, Kind, compile_check
-from engine.arch.upper import UpperLevels
+from engine.arch.upper import BLOCK, UpperLevels
 
 Progress = Callable[[float], None]
 """Is told how much is done, 0.0 .. 1.0, never less than before. Cancels by raising."""
-
-BLOCK = 1 << 15
-"""Addresses walked at a time: their columns stay in the second-level cache."""
 
 
 class Translations(msgspec.Struct, frozen=True):

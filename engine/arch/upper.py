@@ -13,8 +13,10 @@ from engine.arch.bits import U64
 from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Paging
 
+BLOCK = 1 << 15
+"""Addresses walked at a time: their columns stay in the second-level cache."""
 MOST_SEEN = 1 << 14
-"""Entries remembered of a level before all is forgotten, but for those of one block of addresses."""
+"""Entries remembered of a level before all is forgotten, those of the last block aside."""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -37,11 +39,18 @@ class Seen(msgspec.Struct, frozen=True):
     def __len__(self) -> int:
         return len(self.level)
 
+    @classmethod
+    def room(cls, rows: int) -> "Seen":
+        """Columns whose untouched pages cost nothing."""
+        small, words = (lambda: np.zeros(rows, np.uint8)), (lambda: np.zeros(rows, np.uint64))
+        return cls(small(), small(), words(), words(), words(), words(), words(), words())
+
     def take(self, rows: Index) -> "Seen":
         return Seen(*(getattr(self, name).take(rows) for name in self.__struct_fields__))
 
-    def and_then(self, more: "Seen") -> "Seen":
-        return Seen(*(np.concatenate([getattr(self, name), getattr(more, name)]) for name in self.__struct_fields__))
+    def put(self, first: int, rows: "Seen") -> None:
+        for name in self.__struct_fields__:
+            getattr(self, name)[first : first + len(rows)] = getattr(rows, name)
 
 
 class UpperLevels:
@@ -55,19 +64,20 @@ class UpperLevels:
         self._forget()
 
     def _forget(self) -> None:
-        def words(value: int) -> Words:
-            return np.full(1, value, np.uint64)
-
-        root, none = words(self._paging.root), words(0)
-        level = np.full(1, self._levels[0].level, np.uint8)
-        start = Seen(level, np.zeros(1, np.uint8), root, root, words(U64), none, none, none)
-        # What has been seen of a level has numbers from 1; 0 in ``_numbers`` is a slot that has not been seen.
-        self._seen = [start] * (len(self._levels) + 1)
-        self._numbers = [np.zeros(lv.entries, np.int32) for lv in self._levels]
+        rows = 1 + MOST_SEEN + BLOCK
+        root = Seen.room(1)
+        root.level[:], root.table[:], root.host[:] = self._levels[0].level, self._paging.root, self._paging.root
+        root.every[:] = U64
+        # What has been seen of a level has numbers from 1; number 0 is a slot that has not been seen.
+        self._seen = [root, *(Seen.room(rows) for _ in self._levels)]
+        self._used = [1] * (len(self._levels) + 1)
+        self._numbers = [
+            np.zeros((rows if depth else 1) * lv.entries, np.int32) for depth, lv in enumerate(self._levels)
+        ]
 
     def find(self, linear: Words) -> tuple[Seen, Index]:
-        """What has been seen below the upper levels, and which row of it each address leads to."""
-        if max(map(len, self._seen)) > MOST_SEEN:
+        """What has been seen below the upper levels, and which row of it each of at most `BLOCK` addresses leads to."""
+        if max(self._used) > MOST_SEEN:
             self._forget()
         number: Index = np.zeros(0, np.int64)
         for depth, lv in enumerate(self._levels):
@@ -83,21 +93,17 @@ class UpperLevels:
 
     def _see(self, depth: int, slots: Index) -> None:
         """Read the entries in some slots of the tables of a level."""
-        lv, slots = self._levels[depth], np.unique(slots)
+        lv, numbers = self._levels[depth], self._numbers[depth]
+        mark = np.arange(1, len(slots) + 1, dtype=np.int32)
+        numbers[slots] = mark
+        slots = slots[numbers.take(slots) == mark]  # each once
         parent, index = np.divmod(slots, lv.entries)
         entries = self._seen[depth].take(parent)
         self._read(depth, entries, index.astype(np.uint64))
-        first = len(self._seen[depth + 1])
-        self._seen[depth + 1] = self._seen[depth + 1].and_then(entries)
-        self._numbers[depth][slots] = np.arange(first, first + len(slots))
-        if depth + 1 < len(self._levels):
-            self._make_room(depth + 1, (first + len(slots)) * self._levels[depth + 1].entries)
-
-    def _make_room(self, depth: int, slots: int) -> None:
-        old = self._numbers[depth]
-        if slots > len(old):
-            self._numbers[depth] = np.zeros(2 * slots, np.int32)
-            self._numbers[depth][: len(old)] = old
+        first = self._used[depth + 1]
+        self._used[depth + 1] += len(slots)
+        self._seen[depth + 1].put(first, entries)
+        numbers[slots] = np.arange(first, first + len(slots))
 
     def _read(self, depth: int, entries: Seen, index: Words) -> None:
         """Take the walks of ``entries`` that go on one level further; those that have ended stay as they are."""
