@@ -1,4 +1,4 @@
-"""The command line: ``python -m engine walk | translate | map | cases``.
+"""The command line: ``python -m engine walk | translate | map | cases | run``.
 
 A walk that faults is an answer: exit code 0. Bad input is exit code 2 and one sentence on standard error.
 """
@@ -46,7 +46,7 @@ def cpu_number(text: str) -> int:
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="python -m engine", allow_abbrev=False, description="x86 page tables of a memory image.")
+    parser = Parser(prog="python -m engine", allow_abbrev=False, description="x86 page tables, of a memory image and under KVM.")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, run: commands.Command, text: str, *parents: Parser) -> Parser:
@@ -70,6 +70,11 @@ def build_parser() -> Parser:
     mappings = command("map", commands.map_, "Every mapping, coalesced, sorted by address.", source)
     mappings.add_argument("--json", action="store_true", help="JSON Lines instead of a table")
     command("cases", commands.cases, "Cases as JSON Lines on standard input to their answers.")
+    run = command("run", commands.run, "A scenario, event by event: outcomes, and the kernel functions involved.")
+    run.add_argument("scenario", metavar="SCENARIO.json", help="a scenario in its JSON form")
+    form = run.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a line of JSON for each event, with every walk")
+    form.add_argument("--walks", action="store_true", help="text with every reference of the hardware's walks")
     return parser
 
 

@@ -101,3 +101,14 @@ def _addresses(lines: list[bytes], first: int) -> tuple[list[int], InputError | 
             except InputError as error:
                 return addresses, InputError(f"Line {number}: {error}")
     return addresses, None
+
+
+def run(options: argparse.Namespace, pipe: Pipe) -> None:
+    """Every event of a scenario, as it turned out."""
+    from engine.cli.run import event_json, event_text, read_scenario, replayed
+
+    for step in replayed(*read_scenario(options.scenario)):
+        if options.json:
+            pipe.put_json(event_json(*step))
+        else:
+            pipe.put(event_text(*step, walks=options.walks))

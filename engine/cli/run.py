@@ -1,0 +1,178 @@
+"""``run``: a scenario replayed, each event with its outcome and the kernel functions involved, as text or JSON."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engine import codec
+from engine.arch.faults import EntryFailure, GeneralProtection
+from engine.arch.walk import Walk
+from engine.errors import InputError
+from engine.events import Event, ImageRef
+from engine.kvm.actions import Action
+from engine.machine import Effect, Exit, Images, Livelock, Refusal, State
+from engine.memory.library import SCHEME, Library
+from engine.report import outcome_json, outcome_text, walk_json, walk_text
+from engine.scenario import Replay, Scenario
+
+
+def read_scenario(path: str) -> tuple[Scenario, Images]:
+    """The scenario in the JSON file ``path``, and what gives its images: relative paths count from the file's folder.
+
+    Raises InputError with one sentence where there is none.
+    """
+    file = Path(path)
+    try:
+        with file.open("rb") as stream:
+            text = stream.read(codec.MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "that is no name of a file"
+        raise InputError(f"{file.name or path}: the scenario cannot be read ({why}).") from error
+    library = Library()
+
+    def images(image: ImageRef) -> Any:
+        named = image.path if image.path.startswith(SCHEME) else str(file.parent / image.path)
+        return library.load(named, image.size)
+
+    return codec.decode_scenario(text), images
+
+
+def replayed(scenario: Scenario, images: Images) -> Iterator[tuple[int, Event, State, Refusal | None]]:
+    """Number (from 1), event, the state after it, and why it did not happen, of every event."""
+    replay = Replay(scenario, images)
+    for number, event in enumerate(scenario.events, 1):
+        yield number, event, replay.state(number), replay.refusal(number)
+
+
+def result(effect: Effect, refusal: Refusal | None = None) -> str:
+    """What an event came to, in one word or two."""
+    if refusal is not None:
+        return "refused"
+    if effect.livelock is not None:
+        return "endless"
+    if isinstance(effect.fault, EntryFailure):
+        return "entry failed"
+    if effect.mmio:
+        return "MMIO"
+    if effect.emulated is not None and effect.fault is None:
+        return "emulation failed" if effect.emulated.failed else "emulated"
+    if effect.fault is not None:
+        return "fault"
+    if effect.exits and not effect.exits[-1].reaction.resumes:
+        return effect.exits[-1].reaction.result
+    return "fault" if effect.walks and not effect.walks[-1].ok else "done"
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def event_json(number: int, event: Event, state: State, refusal: Refusal | None) -> dict[str, Any]:
+    head = {"number": number, "event": codec.to_plain(event), "result": result(state.effect, refusal)}
+    if refusal is not None:
+        return {**head, "refusal": refusal.reason}
+    effect = state.effect
+    fault = effect.fault
+    return {
+        **head,
+        "notes": list(effect.notes),
+        "actions": [_action_json(action) for action in effect.actions],
+        "exits": [_exit_json(each) for each in effect.exits],
+        "walks": [walk_json(walk) for walk in effect.walks],
+        "loaded": None if effect.loaded is None else hex(effect.loaded),
+        "fault": _fault_json(fault) if fault else None,
+        "livelock": _livelock_json(effect.livelock) if effect.livelock else None,
+        "assumed": list(effect.assumed),
+    }
+
+
+def _fault_json(fault: Any) -> dict[str, Any]:
+    if isinstance(fault, EntryFailure):
+        return {"kind": "entry failure", "reason": fault.reason, "basis": str(fault.basis)}
+    return outcome_json(fault)
+
+
+def _action_json(action: Action) -> dict[str, str]:
+    return {"function": action.function, "did": action.did, "tracepoint": action.tracepoint}
+
+
+def _exit_json(each: Exit) -> dict[str, Any]:
+    reaction = each.reaction
+    return {
+        "walk": walk_json(each.walk),
+        "error_code": hex(reaction.error_code),
+        "result": reaction.result,
+        "resumes": reaction.resumes,
+        "basis": str(reaction.basis),
+        "actions": [_action_json(action) for action in reaction.actions],
+    }
+
+
+def _livelock_json(livelock: Livelock) -> dict[str, Any]:
+    return {
+        "first": livelock.first,
+        "period": livelock.period,
+        "growth": livelock.growth,
+        "tracepoints": list(livelock.tracepoints),
+    }
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def event_text(number: int, event: Event, state: State, refusal: Refusal | None, *, walks: bool) -> str:
+    """``walks``: with every reference of the hardware's walks, not only what they came to."""
+    lines = [f"{number} {_event_text(event)}: {result(state.effect, refusal)}"]
+    lines += [f"   {refusal.reason}"] if refusal else list(_effect_text(state.effect, walks))
+    return "\n".join(lines)
+
+
+def _event_text(event: Event) -> str:
+    """The event's name, and those of its fields that are not as they are by default."""
+    plain = codec.to_plain(event)
+    name = plain.pop("type")
+    defaults = dict(
+        zip(event.__struct_fields__[-len(event.__struct_defaults__) :], event.__struct_defaults__, strict=False)
+    )
+    told = {key: value for key, value in plain.items() if getattr(event, key) != defaults.get(key, ...)}
+    return " ".join(
+        [name, *(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in told.items())]
+    )
+
+
+def _effect_text(effect: Effect, walks: bool) -> Iterator[str]:
+    yield from (f"   {note}" for note in effect.notes)
+    yield from (f"   {action.function}: {action.did}" for action in effect.actions if action.did not in effect.notes)
+    for number, each in enumerate(effect.exits, 1):
+        yield f"   exit {number}: {_outcome(each.walk)}"
+        if walks:
+            yield from (f"      {line}" for line in walk_text(each.walk).splitlines())
+        yield from (f"      {action.function}: {action.did}" for action in each.reaction.actions)
+        yield f"      {each.reaction.result}"
+    if effect.livelock is not None:
+        yield from _livelock_text(effect.livelock)
+    else:
+        for walk in effect.walks:
+            yield f"   {_outcome(walk)}"
+            if walks:
+                yield from (f"      {line}" for line in walk_text(walk).splitlines())
+    if isinstance(effect.fault, EntryFailure):
+        yield f"   the guest cannot be entered: {effect.fault.reason}"
+    elif effect.fault is not None:
+        whose = "" if isinstance(effect.fault, GeneralProtection) else "by KVM's own walk: "
+        yield f"   {whose}{outcome_text(effect.fault)[0]}"
+    if effect.loaded is not None:
+        yield f"   loaded {effect.loaded:#x}"
+    yield from (f"   assumed: {assumption}" for assumption in effect.assumed)
+
+
+def _outcome(walk: Walk) -> str:
+    return f"{outcome_text(walk.outcome)[0].removeprefix('-> ')} after {walk.references} references"
+
+
+def _livelock_text(livelock: Livelock) -> Iterator[str]:
+    grows = ", ".join(f"{name} +{count}" for name, count in livelock.growth.items())
+    again, first = livelock.first + livelock.period + 1, livelock.first + 1
+    yield f"   endless: exit {again} is exit {first} again; no byte of memory and nothing of KVM but counters has changed"
+    yield f"      each round: {grows}"
+    yield f"      a trace shows: {', '.join(livelock.tracepoints)}"
