@@ -25,7 +25,7 @@ Index = NDArray[np.int64]
 
 
 class Code(IntEnum):
-    """How a translation ended. The explaining walker tells the rest of such an address."""
+    """How a translation ended; `ON_ENTRY` or `ON_PAGE` may be added. The explaining walker tells the rest."""
 
     OK = 0
     NOT_PRESENT = 1
@@ -43,6 +43,10 @@ class Code(IntEnum):
     """Of a range: its tables have been enumerated at another address."""
     LIMIT = 11
     """Of a range: not enumerated, for there was too much before it."""
+
+
+ON_ENTRY, ON_PAGE = 0x40, 0x80
+"""Added to a code that the second stage gave, for a guest's entry or for the page itself."""
 
 
 class Right:
@@ -78,7 +82,10 @@ def classify(level: Level, values: Words, unknown: Flags, *, strict: bool = True
     code = np.zeros(len(values), np.uint8)
     leaf = values & U(level.leaf) != 0
     if strict:
-        code[values & np.where(leaf, U(level.page_reserved), U(level.table_reserved)) != 0] = Code.RESERVED
+        if level.format.table is None:
+            code[values & U(level.page_reserved) != 0] = Code.RESERVED
+        else:
+            code[values & np.where(leaf, U(level.page_reserved), U(level.table_reserved)) != 0] = Code.RESERVED
         for rules, kind in ((level.page_illegal, leaf), (level.table_illegal, ~leaf)):
             for rule in rules:
                 code[kind & (values & U(rule.mask) == rule.value)] = Code.MISCONFIGURED
@@ -87,43 +94,54 @@ def classify(level: Level, values: Words, unknown: Flags, *, strict: bool = True
     return code, leaf
 
 
-def allowed(check: Check, every: Words, some: Words, tables: Words, leaf: Words) -> Small:
-    """`Check.allows` as codes: OK, RIGHTS or KEY. The arguments are those of `Check.allows`."""
-    good = every & U(check.need) == check.need
-    if check.deny_all:
-        good &= every & U(check.deny_all) == 0
-    if check.deny_any:
-        good &= some & U(check.deny_any) == 0
+def grants(paging: Paging, values: Words) -> Words:
+    """``values`` with the bit that forbids execution turned round, so that all rights are combined by AND alone."""
+    assert paging.format is not None
+    return values ^ U(paging.format.rights.no_execute)
+
+
+def denied(check: Check, granted: Words, above: Words, leaf: Words) -> tuple[Flags, Flags | None]:
+    """Where `Check.allows` says no, and where a protection key is among the reasons (None: nowhere).
+
+    ``granted``: the AND of the `grants` of all entries; ``above``: of those above the leaf; ``leaf``: the leaves.
+    """
+    need = check.need | check.deny_any
+    no = granted & U(need | check.deny_all) != need
     if check.shadow_stack:
-        good &= tables & U(check.table_need) == check.table_need
-        good &= leaf & U(check.leaf_need | check.leaf_deny) == check.leaf_need
-    code = np.where(good, np.uint8(Code.OK), np.uint8(Code.RIGHTS))
-    if check.keyed:
-        denied = np.where(every & U(US) != 0, U(check.denied_keys_user), U(check.denied_keys_supervisor))
-        code[denied >> (leaf >> U(KEY_LO) & U(0xF)) & U(1) != 0] = Code.KEY
-    return code
+        no |= above & U(check.table_need) != check.table_need
+        no |= leaf & U(check.leaf_need | check.leaf_deny) != check.leaf_need
+    if not check.keyed:
+        return no, None
+    keys = np.where(granted & U(US) != 0, U(check.denied_keys_user), U(check.denied_keys_supervisor))
+    key = keys >> (leaf >> U(KEY_LO) & U(0xF)) & U(1) != 0
+    return no | key, key
 
 
-def combined_rights(paging: Paging, every: Words, some: Words, leaf: Words) -> RightsColumn:
-    """`rights.combined` as `Right` bits."""
+def combined_rights(paging: Paging, granted: Words, leaf: Words) -> RightsColumn:
+    """`rights.combined` as `Right` bits. ``granted``: the AND of the `grants` of all entries."""
     assert paging.format is not None
     bits = paging.format.rights
-    out = np.zeros(len(every), np.uint64)
-    for right, given_by in ((Right.R, bits.read), (Right.W, bits.write), (Right.U, bits.user), (Right.X, bits.execute)):
-        out |= _moved(every, given_by, right) if given_by else U(right)
-    if paging.setting.nxe and bits.no_execute:
-        out &= ~_moved(some, bits.no_execute, Right.X)
+    execute = bits.execute or (bits.no_execute if paging.setting.nxe else 0)
+    given = {Right.R: bits.read, Right.W: bits.write, Right.U: bits.user, Right.X: execute}
+    together: dict[int, int] = {}  # bits that move by one distance
+    for right, bit_of_entry in given.items():
+        if bit_of_entry:
+            distance = bit_of_entry.bit_length() - right.bit_length()
+            together[distance] = together.get(distance, 0) | bit_of_entry
+    out = np.full(len(granted), sum(right for right in given if not given[right]), np.uint64)
+    for distance, which in together.items():
+        out |= _moved(granted, which, distance)
     if paging.registers.cr4 & CR4.PGE:
-        out |= _moved(leaf, bit(8), Right.G)
+        out |= _moved(leaf, bit(8), 4)
     if paging.setting.keys:
-        out |= leaf >> U(KEY_LO - Right.KEY_SHIFT) & U(0xF << Right.KEY_SHIFT)
+        out |= _moved(leaf, 0xF << KEY_LO, KEY_LO - Right.KEY_SHIFT)
     return out.astype(np.uint16)
 
 
-def _moved(values: Words, source: int, target: int) -> Words:
-    """Bit ``source`` of ``values`` in the place of bit ``target``, alone."""
-    down = source.bit_length() - target.bit_length()
-    return (values & U(source)) >> U(down) if down >= 0 else (values & U(source)) << U(-down)
+def _moved(values: Words, which: int, down: int) -> Words:
+    """Some bits of ``values``, alone, ``down`` places lower."""
+    some = values & U(which)
+    return some >> U(down) if down >= 0 else some << U(-down)
 
 
 def page_base(level: Level, values: Words) -> Words:

@@ -9,16 +9,19 @@ import msgspec
 import numpy as np
 
 from engine.arch.arrays import (
+    ON_ENTRY,
     Code,
     Flags,
+    Index,
     Right,
     RightsColumn,
     Small,
     U,
     Words,
-    allowed,
     classify,
     combined_rights,
+    denied,
+    grants,
     page_base,
     read_entries,
 )
@@ -28,17 +31,19 @@ from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Paging
 from engine.arch.registers import CR3_LAM_U48, CR3_LAM_U57, CR4, RFLAGS_AC, Mode
 from engine.arch.rights import READ, Access, Check, Kind, compile_check
-from engine.arch.upper import BLOCK, UpperLevels
+from engine.arch.upper import BLOCK, Registers, Seen, Through, UpperLevels
 
 Progress = Callable[[float], None]
 """Is told how much is done, 0.0 .. 1.0, never less than before. Cancels by raising."""
 
 
 class Translations(msgspec.Struct, frozen=True):
-    """One row an address. ``physical``: byte address where `Code.OK`, that of the entry where `Code.UNKNOWN`, else 0.
+    """One row an address. ``physical``: the byte address reached where `Code.OK`; that of the entry where the code is
+    `Code.UNKNOWN`; the guest-physical address that failed where the second stage gave the code; else 0.
 
     ``page_shift``: log2 of the page's bytes (0: no paging, or no page). ``rights``: `Right` bits, register modifiers
-    aside, 0 unless `Code.OK`. ``level``: where the walk ended, 0 where there was none.
+    aside, 0 unless `Code.OK`. ``level``: of the entry where the walk ended, 0 where there was none; where a guest's
+    entry could not be reached that entry's.
     """
 
     physical: Words
@@ -105,7 +110,7 @@ def translate(
         if walker is None:
             rows.physical[:], rows.rights[:] = linear, Right.ALL
         else:
-            fill(rows, paging, walker.walk(linear, check))
+            walker.walk(linear, check, rows)
     return out
 
 
@@ -129,67 +134,89 @@ def blocks(count: int, progress: Progress | None) -> Iterator[slice]:
             progress(stop / count)
 
 
-def fill(out: Translations, paging: Paging, ends: "Ends") -> None:
-    """The rows of a block; those with a code already were not to be walked."""
-    walked = out.code == Code.OK
-    np.copyto(out.code, ends.code, where=walked)
-    ok = out.code == Code.OK
-    np.multiply(ends.base, ok | (out.code == Code.UNKNOWN), out=out.physical)
-    np.multiply(ends.shift, ok, out=out.page_shift)
-    np.multiply(combined_rights(paging, ends.every, ends.some, ends.leaf), ok, out=out.rights)
-    np.multiply(ends.level, walked, out=out.level)
+class ArrayWalker:
+    """One stage of translation for blocks of addresses. Not ``strict``: reserved bits do not count.
 
-
-class Ends(msgspec.Struct, frozen=True):
-    """Where walks ended. Columns. ``every``/``some``: AND/OR of all entries; ``leaf``: the last entry.
-
-    ``base``: the physical byte address that is reached, or that of the entry whose bytes are unknown.
+    ``through``: the second stage, where the tables are a guest's; ``pdptes``: the registers of its PAE paging.
     """
 
-    code: Small
-    level: Small
-    shift: Small
-    base: Words
-    every: Words
-    some: Words
-    leaf: Words
-
-
-class ArrayWalker:
-    """One stage of translation for blocks of addresses. Not ``strict``: reserved bits do not count."""
-
-    def __init__(self, memory: PhysicalMemory, paging: Paging, *, strict: bool = True) -> None:
+    def __init__(
+        self,
+        memory: PhysicalMemory,
+        paging: Paging,
+        *,
+        strict: bool = True,
+        through: Through | None = None,
+        pdptes: Registers | None = None,
+    ) -> None:
         self._memory = memory
+        self._paging = paging
         self._strict = strict
+        self._nested = through is not None
         self._last = paging.levels[-1]
-        self._upper = UpperLevels(memory, paging, strict=strict)
-        self._low = np.array([mask(shift - 1, 0) for shift in range(64)], np.uint64)
+        self._upper = UpperLevels(memory, paging, strict=strict, through=through, pdptes=pdptes)
         self._shifts = np.zeros(8, np.uint8)
         for lv in paging.levels:
             self._shifts[lv.level] = lv.shift
 
-    def walk(self, linear: Words, check: Check) -> Ends:
-        """Walk addresses that are known to be canonical, and check ``check`` at their leaves."""
-        last = self._last
+    def walk(self, linear: Words, check: Check, out: Translations) -> None:
+        """Walk at most `BLOCK` addresses and check ``check`` at their leaves.
+
+        Rows of ``out`` that have a code already are those of addresses that must not be walked.
+        """
+        refused = np.flatnonzero(out.code)
+        why, last = out.code[refused], self._last
         seen, number = self._upper.find(linear)
-        level, every, some = seen.level.take(number), seen.every.take(number), seen.some.take(number)
-        at = seen.host.take(number) + ((linear >> U(last.shift) & U(last.index_mask)) << U(last.entry_shift))
+        offset = (linear >> U(last.shift) & U(last.index_mask)) << U(last.entry_shift)
+        at = seen.host.take(number) + offset
         leaf, unknown = read_entries(self._memory, last, at)
-        code, _ = classify(last, leaf, unknown, strict=self._strict)
-        base = page_base(last, leaf)
+        out.code[:], _ = classify(last, leaf, unknown, strict=self._strict)
+        np.bitwise_or(page_base(last, leaf), linear & U(mask(last.page_shift - 1, 0)), out=out.physical)
+        out.page_shift[:], out.level[:] = last.page_shift, last.level
         if unknown.any():
-            np.copyto(base, at, where=unknown)
-        ended = level != last.level
-        if ended.any():
-            for column, of_upper in ((code, seen.code), (leaf, seen.value), (base, seen.base)):
-                np.copyto(column, of_upper.take(number), where=ended)
-        tables = every
-        every, some = every & leaf, some | leaf
-        np.copyto(code, allowed(check, every, some, tables, leaf), where=code == Code.OK)
-        shift = self._shifts.take(level)
-        offset = linear & self._low.take(shift)
-        offset *= code == Code.OK
-        return Ends(code, level, shift, base | offset, every, some, leaf)
+            np.copyto(out.physical, at, where=unknown)
+        done = np.flatnonzero(seen.done.take(number))
+        self._end_above(done, seen.take(number[done]), linear, offset, out, leaf)
+        above = seen.granted.take(number)
+        granted = above & grants(self._paging, leaf)
+        no, key = denied(check, granted, above, leaf)
+        no &= out.code == Code.OK
+        out.code[no] = Code.RIGHTS
+        if key is not None:
+            out.code[no & key] = Code.KEY
+        if self._nested:
+            self._write_flags(check, leaf, seen, number, offset, out)
+        out.rights[:] = combined_rights(self._paging, granted, leaf)
+        out.code[refused] = why
+        out.level[refused] = 0
+        bad = out.code != Code.OK
+        np.copyto(out.page_shift, 0, where=bad)
+        np.copyto(out.rights, 0, where=bad)
+        bad &= (out.code != Code.UNKNOWN) & (out.code < ON_ENTRY)
+        np.copyto(out.physical, U(0), where=bad)
+
+    def _end_above(
+        self, lanes: Index, ends: Seen, linear: Words, offset: Words, out: Translations, leaf: Words
+    ) -> None:
+        """The rows of walks that do not reach an entry of the last level."""
+        out.code[lanes], out.level[lanes], leaf[lanes] = ends.code, ends.level, ends.value
+        shift = self._shifts[ends.level]
+        low = linear[lanes] & ((U(1) << shift.astype(np.uint64)) - U(1))
+        # A table of the last level that cannot be reached fails at the entry that each address needs of it.
+        short = (ends.level == self._last.level) & (ends.code >= ON_ENTRY)
+        base = np.where(short, ends.table + offset[lanes], ends.base)
+        out.page_shift[lanes] = shift
+        out.physical[lanes] = np.where(ends.code == Code.OK, base | low, base)
+
+    def _write_flags(
+        self, check: Check, leaf: Words, seen: Seen, number: Index, offset: Words, out: Translations
+    ) -> None:
+        """Where the leaf's A or D flag would have to be set, and its page may not be written."""
+        flags = U(self._last.accessed | self._last.dirty if check.writes else self._last.accessed)
+        stuck = np.flatnonzero((out.code == Code.OK) & (seen.fixed.take(number) != 0) & (leaf & flags != flags))
+        at = seen.table[number[stuck]]
+        out.physical[stuck] = np.where(seen.done[number[stuck]] != 0, at, at + offset[stuck])
+        out.code[stuck] = Code.RIGHTS | ON_ENTRY
 
 
 PRESENCE = Check(need=0, names=())

@@ -6,7 +6,7 @@ A property test holds it equal to `nested_walk`, address by address, faults incl
 import numpy as np
 
 from engine.arch.arrays import Code, U, Words
-from engine.arch.bulk import ArrayWalker, Progress, Translations, blocks, empty, fill
+from engine.arch.bulk import ArrayWalker, Progress, Translations, blocks, empty
 from engine.arch.memory import PhysicalMemory
 from engine.arch.rights import READ, Access, Check
 from engine.arch.second_stage import SecondStage, final_check
@@ -33,5 +33,5 @@ def translate_physical(
         rows = out.part(block)
         if second.reach < 64:
             rows.code[addresses[block] >> U(second.reach) != 0] = Code.NOT_PRESENT
-        fill(rows, second.paging, walker.walk(addresses[block], wanted))
+        walker.walk(addresses[block], wanted, rows)
     return out

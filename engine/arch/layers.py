@@ -19,6 +19,7 @@ from engine.arch.arrays import (
     Words,
     classify,
     combined_rights,
+    grants,
     page_base,
     pdpte_registers,
     read_tables,
@@ -27,7 +28,6 @@ from engine.arch.bits import U64, mask
 from engine.arch.bulk import Progress
 from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Level, Paging
-from engine.arch.rights import XD
 
 CHUNK = 1 << 16
 """Entries read at a time: their columns stay in the second-level cache."""
@@ -81,7 +81,7 @@ class Layer(msgspec.Struct, frozen=True):
 class _Frontier(msgspec.Struct, frozen=True):
     """The nodes of a level: byte addresses of tables, and the rights above them.
 
-    ``rights``: in its low bits the AND of the entries', in `NO_EXECUTE` the OR of their XD.
+    ``rights``: the AND of the grants above, as `_packed` has it.
     """
 
     tables: Words
@@ -94,9 +94,9 @@ class _Frontier(msgspec.Struct, frozen=True):
         return _Frontier(self.tables[start:stop], self.rights[start:stop])
 
 
-ANDED = 0x407
+LOW_RIGHTS = 0x407
 """R/W and U/S; or R, W, X and XU of EPT."""
-NO_EXECUTE = 8
+ALL_RIGHTS = LOW_RIGHTS | 1 << 3
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -114,7 +114,7 @@ class _Part(msgspec.Struct, frozen=True):
 def read_layers(memory: PhysicalMemory, paging: Paging, progress: Progress | None = None) -> list[Layer]:
     """Every table that can be reached, from the root down; as many layers as levels are reached."""
     layers: list[Layer] = []
-    frontier = _Frontier(np.array([paging.root], np.uint64), np.array([ANDED], np.uint64))
+    frontier = _Frontier(np.array([paging.root], np.uint64), np.array([ALL_RIGHTS], np.uint64))
     kept = 0
     for number, lv in enumerate(paging.levels):
         alive = _alive(memory, frontier.tables)
@@ -161,8 +161,7 @@ def _read(memory: PhysicalMemory, paging: Paging, lv: Level, nodes: _Frontier, f
         at = None
     good = code == Code.OK
     pages, edges = np.flatnonzero(good & leaf), np.flatnonzero(good & ~leaf)
-    every, some = _accumulated(lv, nodes, values, pages)
-    rights = combined_rights(paging, every, some, values[pages])
+    rights = combined_rights(paging, _granted(paging, lv, nodes, values, pages), values[pages])
     half = lv.entries // 2 if is_root else lv.entries  # the halves of a linear address space do not touch
     rows, row_at = _runs(lv, pages, page_base(lv, values[pages]), rights, code[pages], half)
     gaps = np.flatnonzero(code > Code.NOT_PRESENT)
@@ -173,17 +172,21 @@ def _read(memory: PhysicalMemory, paging: Paging, lv: Level, nodes: _Frontier, f
         gap_rows, gap_at = _runs(lv, gaps, at.ravel()[gaps], none, code[gaps], half)
         order = np.argsort(np.concatenate([row_at, gap_at]), kind="stable")
         rows, row_at = joined([rows, gap_rows]).take(order), np.concatenate([row_at, gap_at])[order]
-    every, some = _accumulated(lv, nodes, values, edges)
-    below = every & U(ANDED) | (some & U(XD)) >> U(60)
+    below = _packed(_granted(paging, lv, nodes, values, edges))
     base = first * lv.entries
     return _Part(rows, row_at + base, edges + base, values[edges] & U(lv.table_address) | below)
 
 
-def _accumulated(lv: Level, nodes: _Frontier, values: Words, slots: Index) -> tuple[Words, Words]:
-    """The AND and the OR of the entries on the way to and at some slots, as far as rights need them."""
-    above, own = nodes.rights[slots // lv.entries], values[slots]
-    every = above & (own | U(lv.neutral & U64))
-    return every, (above & U(NO_EXECUTE)) << U(60) | own
+def _granted(paging: Paging, lv: Level, nodes: _Frontier, values: Words, slots: Index) -> Words:
+    """The AND of the grants of all entries on the way to and at some slots."""
+    own = grants(paging, values[slots]) | U(lv.neutral & U64)
+    above = nodes.rights[slots // lv.entries]
+    return own & (above | (above & U(1 << 3)) << U(60))
+
+
+def _packed(granted: Words) -> Words:
+    """The bits of grants that are rights, below bit 12: those of bit 63 in bit 3, which is no right."""
+    return granted & U(LOW_RIGHTS) | granted >> U(60) & U(1 << 3)
 
 
 def _runs(lv: Level, slots: Index, target: Words, rights: RightsColumn, code: Small, half: int) -> tuple[Rows, Index]:

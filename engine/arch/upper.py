@@ -5,13 +5,26 @@ with those above it once, when the first address leads to it; after that a level
 What has been seen is forgotten when it grows too large, so that the memory it takes is bounded.
 """
 
-import msgspec
+from typing import NamedTuple, Protocol
+
 import numpy as np
 
-from engine.arch.arrays import Code, Index, Small, U, Words, classify, page_base, pdpte_registers, read_entries
+from engine.arch.arrays import (
+    ON_ENTRY,
+    Code,
+    Index,
+    Small,
+    U,
+    Words,
+    classify,
+    grants,
+    page_base,
+    pdpte_registers,
+    read_entries,
+)
 from engine.arch.bits import U64
 from engine.arch.memory import PhysicalMemory
-from engine.arch.paging import Paging
+from engine.arch.paging import Level, Paging
 
 BLOCK = 1 << 15
 """Addresses walked at a time: their columns stay in the second-level cache."""
@@ -19,61 +32,108 @@ MOST_SEEN = 1 << 14
 """Entries remembered of a level before all is forgotten, those of the last block aside."""
 
 
-class Seen(msgspec.Struct, frozen=True):
-    """Entries of one level that addresses have led to, and what is known there. Columns.
+class Located(NamedTuple):
+    """Where tables lie in memory. ``code`` tells why one cannot be reached, ``host`` then which bytes are missing.
 
-    ``level``: that of the table to be read next, or where the walk has ended with ``code``. ``table``: the next table's
-    address as the entry has it; ``host``: where it lies in memory. ``every``/``some``: AND/OR of the entries above that
-    table, or above the leaf. ``value``: the leaf; ``base``: the address of its page, or the one that a fault is about.
+    ``fixed`` is not 0 where the flags of the table's entries cannot be written.
     """
 
-    level: Small
-    code: Small
-    table: Words
     host: Words
-    every: Words
-    some: Words
-    value: Words
-    base: Words
+    code: Small
+    fixed: Small
 
-    def __len__(self) -> int:
-        return len(self.level)
+
+class Through(Protocol):
+    """A second stage, as the array walk of a guest uses it."""
+
+    def locate(self, tables: Words) -> Located:
+        """Where the guest's tables at guest-physical byte addresses lie."""
+
+
+Registers = tuple[Words, Small, Words]
+"""Four PDPTE registers as `pdpte_registers` gives them."""
+
+
+class Seen:
+    """Entries of one level that addresses have led to, and what is known there. Columns, views of two arrays.
+
+    ``level``: that of the table to be read next, or where the walk has ended with ``code``; ``done``: not 0 where it
+    ends, be it because the next table cannot be reached. ``table``: the next table's address, or that of the entry at
+    which the walk has ended; ``host``: where the next table lies in memory. ``granted``: AND of the grants of the
+    entries above that table, or above the leaf. ``value``: the leaf; ``base``: the address of its page, or the one that
+    a fault is about.
+    """
+
+    __slots__ = ("_small", "_words", "base", "code", "done", "fixed", "granted", "host", "level", "table", "value")
+
+    def __init__(self, words: Words, small: Small) -> None:
+        self._words, self._small = words, small
+        self.table, self.host, self.granted, self.value, self.base = words
+        self.level, self.code, self.fixed, self.done = small
 
     @classmethod
     def room(cls, rows: int) -> "Seen":
         """Columns whose untouched pages cost nothing."""
-        small, words = (lambda: np.zeros(rows, np.uint8)), (lambda: np.zeros(rows, np.uint64))
-        return cls(small(), small(), words(), words(), words(), words(), words(), words())
+        return cls(np.zeros((5, rows), np.uint64), np.zeros((4, rows), np.uint8))
 
     def take(self, rows: Index) -> "Seen":
-        return Seen(*(getattr(self, name).take(rows) for name in self.__struct_fields__))
+        return Seen(self._words.take(rows, axis=1), self._small.take(rows, axis=1))
 
-    def put(self, first: int, rows: "Seen") -> None:
-        for name in self.__struct_fields__:
-            getattr(self, name)[first : first + len(rows)] = getattr(rows, name)
+    def put(self, first: int, rows: "Seen", which: Index) -> None:
+        self._words[:, first : first + len(which)] = rows._words[:, which]
+        self._small[:, first : first + len(which)] = rows._small[:, which]
 
 
 class UpperLevels:
-    """All levels of ``paging`` but the last. Not ``strict``: reserved bits do not count."""
+    """All levels of ``paging`` but the last. Not ``strict``: reserved bits do not count.
 
-    def __init__(self, memory: PhysicalMemory, paging: Paging, *, strict: bool) -> None:
+    ``pdptes``: the registers of a guest's PAE paging, where they are not to be had from ``memory``.
+    """
+
+    def __init__(
+        self,
+        memory: PhysicalMemory,
+        paging: Paging,
+        *,
+        strict: bool = True,
+        through: Through | None = None,
+        pdptes: Registers | None = None,
+    ) -> None:
         self._memory = memory
         self._paging = paging
         self._strict = strict
+        self._through = through
         self._levels = paging.levels[:-1]
+        if paging.pdptes_are_registers and pdptes is None:
+            pdptes = pdpte_registers(memory, paging, strict=strict)
+        self._pdptes = pdptes
         self._forget()
 
     def _forget(self) -> None:
-        rows = 1 + MOST_SEEN + BLOCK
-        root = Seen.room(1)
-        root.level[:], root.table[:], root.host[:] = self._levels[0].level, self._paging.root, self._paging.root
-        root.every[:] = U64
-        # What has been seen of a level has numbers from 1; number 0 is a slot that has not been seen.
-        self._seen = [root, *(Seen.room(rows) for _ in self._levels)]
-        self._used = [1] * (len(self._levels) + 1)
-        self._numbers = [
-            np.zeros((rows if depth else 1) * lv.entries, np.int32) for depth, lv in enumerate(self._levels)
-        ]
+        # What has been seen of a level has numbers from 1, and number 0 is a slot that has not been seen. The first
+        # numbers, of every level the same, are for walks that ended at an absent entry: there is one for each level.
+        depths = range(len(self._levels))
+        self._seen = [Seen.room(1)] + [Seen.room(1 + len(depths) + MOST_SEEN + BLOCK) for _ in depths]
+        self._numbers = [np.zeros(lv.entries * len(self._seen[d].level), np.int32) for d, lv in enumerate(self._levels)]
+        self._used = [1 + len(depths)] * len(self._seen)
+        self._start_at_root()
+        for seen in self._seen[1:]:
+            for absent, lv in enumerate(self._levels, 1):
+                seen.level[absent], seen.code[absent], seen.done[absent] = lv.level, Code.NOT_PRESENT, 1
+                seen.host[absent] = self._parking
+        for depth in depths[1:]:
+            slots = self._levels[depth].entries
+            for absent in range(1, depth + 1):
+                self._numbers[depth][absent * slots : (absent + 1) * slots] = absent
+
+    def _start_at_root(self) -> None:
+        root, table = self._seen[0], np.array([self._paging.root], np.uint64)
+        root.table[:], root.host[:], root.granted[:], root.level[:] = table, table, U64, self._levels[0].level
+        if self._through is not None and self._pdptes is None:
+            root.host[:], root.code[:], root.fixed[:] = self._through.locate(table)
+            root.base[:], root.done[:] = root.host, root.code != Code.OK
+        self._parking = root.host[0]
+        """Where addresses whose walk has ended read on, to no purpose and no harm."""
 
     def find(self, linear: Words) -> tuple[Seen, Index]:
         """What has been seen below the upper levels, and which row of it each of at most `BLOCK` addresses leads to."""
@@ -97,34 +157,50 @@ class UpperLevels:
         mark = np.arange(1, len(slots) + 1, dtype=np.int32)
         numbers[slots] = mark
         slots = slots[numbers.take(slots) == mark]  # each once
-        parent, index = np.divmod(slots, lv.entries)
-        entries = self._seen[depth].take(parent)
-        self._read(depth, entries, index.astype(np.uint64))
+        entries = self._seen[depth].take(slots // lv.entries)
+        self._read(lv, entries, (slots % lv.entries).view(np.uint64))
+        numbers[slots] = 1 + depth
+        new = np.flatnonzero(entries.code != Code.NOT_PRESENT)
         first = self._used[depth + 1]
-        self._used[depth + 1] += len(slots)
-        self._seen[depth + 1].put(first, entries)
-        numbers[slots] = np.arange(first, first + len(slots))
+        self._used[depth + 1] += len(new)
+        self._seen[depth + 1].put(first, entries, new)
+        numbers[slots[new]] = np.arange(first, first + len(new))
 
-    def _read(self, depth: int, entries: Seen, index: Words) -> None:
+    def _read(self, lv: Level, entries: Seen, index: Words) -> None:
         """Take the walks of ``entries`` that go on one level further; those that have ended stay as they are."""
-        lv = self._levels[depth]
-        on = np.flatnonzero(entries.level == lv.level)
-        if depth == 0 and self._paging.pdptes_are_registers:
-            values, codes, at = pdpte_registers(self._memory, self._paging, strict=self._strict)
+        offset = index << U(lv.entry_shift)
+        stuck = np.flatnonzero((entries.level == lv.level) & (entries.done != 0))
+        entries.table[stuck] += offset[stuck]
+        nested = stuck[entries.code[stuck] >= ON_ENTRY]
+        entries.base[nested] = entries.table[nested]
+        on = np.flatnonzero(entries.done == 0)
+        if self._pdptes is not None and lv is self._levels[0]:
             slots = index[on].view(np.int64)
-            value, code, at, leaf = values[slots], codes[slots], at[slots], np.zeros(len(on), np.bool_)
+            value, code, at = self._pdptes[0][slots], self._pdptes[1][slots], self._pdptes[2][slots]
+            leaf = np.zeros(len(on), np.bool_)
             entries.level[on[code > Code.NOT_PRESENT]] = 0  # what stops a load of the registers is no step of a walk
         else:
-            at = entries.host[on] + (index[on] << U(lv.entry_shift))
+            at = entries.host[on] + offset[on]
             value, unknown = read_entries(self._memory, lv, at)
             code, leaf = classify(lv, value, unknown, strict=self._strict)
         good = code == Code.OK
-        entries.code[on], entries.value[on] = code, value
+        entries.table[on] += offset[on]
+        refused = on[good & ~leaf & (entries.fixed[on] != 0) & (value & U(lv.accessed) != U(lv.accessed))]
+        entries.code[on], entries.value[on], entries.done[on] = code, value, 1
         entries.base[on] = np.where(good, page_base(lv, value), at)
-        entries.host[on] = self._paging.root
-        table = good & ~leaf
-        further, value = on[table], value[table]
-        entries.level[further] = lv.level - 1
-        entries.table[further] = entries.host[further] = value & U(lv.table_address)
-        entries.every[further] &= value | U(lv.neutral & U64)
-        entries.some[further] |= value
+        entries.code[refused], entries.base[refused] = Code.RIGHTS | ON_ENTRY, entries.table[refused]
+        entries.host[on] = self._parking
+        self._descend(lv, entries, on[good & ~leaf & (entries.code[on] == Code.OK)])
+
+    def _descend(self, lv: Level, entries: Seen, on: Index) -> None:
+        """Go on from some entries that point at tables."""
+        value = entries.value[on]
+        table = value & U(lv.table_address)
+        entries.table[on] = entries.host[on] = table
+        entries.level[on], entries.done[on] = lv.level - 1, 0
+        entries.granted[on] &= grants(self._paging, value) | U(lv.neutral & U64)
+        if self._through is not None:
+            host, code, fixed = self._through.locate(table)
+            entries.code[on], entries.fixed[on], entries.done[on] = code, fixed, code != Code.OK
+            entries.base[on] = host  # of bytes that are unknown, if they are
+            entries.host[on] = np.where(code == Code.OK, host, self._parking)
