@@ -132,7 +132,7 @@ def disagreeing(module: Module, host: Host) -> Iterator[Pcpu]:
     """The pCPUs that walk nested tables deeper or less deep than KVM builds them. AMD only: an EPTP tells the depth."""
     if module.vendor is Vendor.AMD:
         for pcpu in host.pcpus:
-            if not pcpu.lost and pcpu.levels != kvm_depth(module, host, pcpu):
+            if pcpu.online and not pcpu.lost and pcpu.levels != kvm_depth(module, host, pcpu):
                 yield pcpu
 
 

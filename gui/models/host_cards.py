@@ -10,7 +10,7 @@ from engine.arch.registers import EFER, Mode, Vendor
 from engine.host.machine import Host, Pcpu
 from engine.kvm import mmu
 from engine.kvm.memslots import Memslot
-from engine.kvm.module import Captured, Module, would_capture
+from engine.kvm.module import Captured, Module, actual, would_capture
 from engine.kvm.vm import Vcpu, Vm
 from engine.machine import State
 from gui.explain import engine_text
@@ -18,7 +18,8 @@ from gui.outcomes import disagreeing
 
 translate = QCoreApplication.translate
 MAIN_VALUE = "max_tdp_level"
-"""The captured value that the whole matter is about: always shown, and compared with every pCPU."""
+"""The captured value that the whole matter is about: always shown in full, and compared with every pCPU."""
+_DEPTHS = (MAIN_VALUE, "tdp_root_level", "pgtable_l5_enabled()")
 
 
 class Face(Enum):
@@ -118,7 +119,7 @@ def pcpu_card(state: State, host: Host, pcpu: Pcpu) -> Card:
 
 def kvm_card(module: Module, host: Host, unfolded: bool) -> Card:
     """Each captured value beside what there is now. Folded: the depth, and whatever differs."""
-    now = would_capture(module, host, module.pcpu)
+    now = _now(module, host)
     all_rows = [_captured_row(module, host, now, captured) for captured in _ordered(module.captured)]
     shown = [row for number, row in enumerate(all_rows) if unfolded or row.marked or number == 0]
     kernel = module.kernel
@@ -137,6 +138,17 @@ def kvm_card(module: Module, host: Host, unfolded: bool) -> Card:
     )
 
 
+def _now(module: Module, host: Host) -> dict[str, int | str | bool]:
+    """What there is instead of each captured value now: in the hardware, else in a KVM that would be loaded now.
+
+    How deep tables are is not among the former, for that is told of every pCPU (`walked_depths`); nor is the kernel's
+    own depth, which no pCPU can change.
+    """
+    hardware = actual(module, host, module.pcpu)
+    hardware = {name: value for name, value in hardware.items() if name not in _DEPTHS}
+    return would_capture(module, host, module.pcpu) | hardware
+
+
 def _fold(hidden: int, unfolded: bool) -> str:
     if unfolded:
         return translate("HostCards", "Fewer values")
@@ -148,27 +160,38 @@ def _ordered(captured: tuple[Captured, ...]) -> list[Captured]:
 
 
 def _captured_row(module: Module, host: Host, now: dict[str, int | str | bool], captured: Captured) -> Row:
-    actual = now.get(captured.name)
-    differs = actual is not None and actual != captured.value
-    said = "–" if actual is None else value_text(captured.name, actual)
-    if captured.name == MAIN_VALUE and module.vendor is Vendor.AMD:
-        differs = any(disagreeing(module, host))
-        said = walked_depths(host)
-    tip = translate("HostCards", "{name} was captured by {function}. What changes it: {depends}.")
+    now_value = now.get(captured.name)
+    differs = now_value is not None and now_value != captured.value
+    said = "–" if now_value is None else translate("HostCards", "same")
+    if differs and now_value is not None:
+        said = value_text(captured.name, now_value)
+    if captured.name == MAIN_VALUE:
+        said = value_text(captured.name, now_value) if now_value is not None else "–"
+        if module.vendor is Vendor.AMD:
+            differs = any(disagreeing(module, host))
+            said = walked_depths(host)
+    tip = translate(
+        "HostCards", "{name} = {value}, captured at {when} on pCPU {pcpu} by {function}. What changes it: {depends}."
+    )
     return Row(
         (value_name(captured.name), value_text(captured.name, captured.value), said),
         marked=differs,
         tip=tip.format(
-            name=captured.name, function=engine_text(captured.function), depends=engine_text(captured.depends)
+            name=captured.name,
+            value=value_text(captured.name, captured.value),
+            when=engine_text(captured.when),
+            pcpu=captured.pcpu,
+            function=engine_text(captured.function),
+            depends=engine_text(captured.depends),
         ),
     )
 
 
 def walked_depths(host: Host) -> str:
-    """How deep each pCPU walks: "4 | 5", a dash for a lost one; of many, how many do: "4 ×7 | 5 ×1"."""
-    levels = [pcpu.levels for pcpu in host.pcpus if not pcpu.lost]
+    """How deep each pCPU walks: "4 | 5", a dash for one that does not; of many, how many do: "4 ×7 | 5 ×1"."""
+    levels = [pcpu.levels for pcpu in host.pcpus if pcpu.online and not pcpu.lost]
     if len(host.pcpus) <= 4:
-        return " | ".join("–" if pcpu.lost else str(pcpu.levels) for pcpu in host.pcpus)
+        return " | ".join(str(pcpu.levels) if pcpu.online and not pcpu.lost else "–" for pcpu in host.pcpus)
     return " | ".join(f"{depth} ×{levels.count(depth)}" for depth in sorted(set(levels)))
 
 
@@ -180,6 +203,10 @@ def value_name(name: str) -> str:
         "max_huge_page_level": translate("HostCards", "huge page level"),
         "pgtable_l5_enabled()": translate("HostCards", "5-level kernel"),
         "tdp_enabled": translate("HostCards", "TDP"),
+        "shadow_present_mask": translate("HostCards", "present mask"),
+        "shadow_mmio_value": translate("HostCards", "MMIO value"),
+        "nx_huge_pages": translate("HostCards", "NX huge pages"),
+        "allow_smaller_maxphyaddr": translate("HostCards", "smaller guests"),
         "tdp_mmu_enabled": translate("HostCards", "TDP MMU"),
     }.get(name, name)
 
@@ -198,15 +225,19 @@ def value_text(name: str, value: int | str | bool) -> str:
 def vm_card(vm: Vm) -> Card:
     """The VM's memory: a row a slot."""
     if vm.slots:
-        rows = tuple(_slot_row(slot) for slot in vm.slots)
+        rows: tuple[Row, ...] = tuple(_slot_row(slot) for slot in vm.slots)
     else:
         rows = (Row((translate("HostCards", "no memory yet"),), Face.PROSE),)
+    if vm.dead:
+        text = translate("HostCards", "Dead: {reason}").format(reason=engine_text(vm.dead))
+        rows = (Row((text,), Face.PROSE, marked=True), *rows)
     text = translate("HostCards", "1 memslot") if len(vm.slots) == 1 else translate("HostCards", "{count} memslots")
     return Card(
         key=f"vm {vm.index}",
         title=translate("HostCards", "VM {vm}").format(vm=vm.index),
         side=text.format(count=len(vm.slots)) if vm.slots else "",
         rows=rows,
+        hazard=bool(vm.dead),
     )
 
 
@@ -223,27 +254,23 @@ def _slot_row(slot: Memslot) -> Row:
 
 def vcpu_card(module: Module, host: Host, vm: Vm, vcpu: Vcpu) -> Card:
     """Its root and role, the guest's own mode, and the counters that have counted."""
-    pcpu = host.pcpus[vcpu.pcpu]
+    pcpu, level = host.pcpus[vcpu.pcpu], vcpu.role.level
+    stale = module.vendor is Vendor.AMD and pcpu.online and not pcpu.lost and level != pcpu.levels
+    depth = translate("HostCards", "{built}, walked as {walked}") if stale else "{built}"
     rows = [Row((_guest_mode(vcpu),), Face.PROSE)]
-    stale = False
     if vcpu.root is None:
         rows.append(Row((translate("HostCards", "no nested tables before its first access"),), Face.PROSE))
     else:
         name, value = mmu.root_register(module, vcpu.root)
         rows.append(Row((name, grouped(value))))
-        level = vcpu.root.role.level
-        stale = module.vendor is Vendor.AMD and level != pcpu.levels
-        text = translate("HostCards", "{built}, walked as {walked}") if stale else translate("HostCards", "{built}")
-        rows.append(
-            Row((translate("HostCards", "TDP level"), text.format(built=level, walked=pcpu.levels)), marked=stale)
-        )
-        rows.append(Row((translate("HostCards", "role"), f"{vcpu.root.role.word:#x}")))
+    rows.append(Row((translate("HostCards", "TDP level"), depth.format(built=level, walked=pcpu.levels)), marked=stale))
+    rows.append(Row((translate("HostCards", "role"), f"{vcpu.role.word:#x}")))
     counted = {n: getattr(vcpu.counters, n) for n in vcpu.counters.__struct_fields__ if getattr(vcpu.counters, n)}
     rows += [Row((name, f"{count:,}")) for name, count in counted.items()]
     return Card(
         key=f"vcpu {vm.index} {vcpu.index}",
         title=translate("HostCards", "vCPU {vcpu}").format(vcpu=vcpu.index),
-        chip=(vcpu.root.role.level, level_name(vcpu.root.role.level)) if vcpu.root else None,
+        chip=(level, level_name(level)),
         side=translate("HostCards", "on pCPU {pcpu}").format(pcpu=vcpu.pcpu),
         rows=tuple(rows),
         hazard=stale,

@@ -34,7 +34,7 @@ def next_step(state: State) -> NextStep | None:
     if state.module is None:
         advice = translate("NextStep", "KVM is not loaded. What it takes the host for is captured when it is.")
         return NextStep(advice, (Offer(translate("NextStep", "Load KVM…"), ev.LoadKvm()),))
-    vms = [vm for vm in state.vms if vm is not None]
+    vms = [vm for vm in state.vms if vm is not None and not vm.dead]
     if not vms:
         advice = translate("NextStep", "There is no VM yet.")
         return NextStep(advice, (Offer(translate("NextStep", "Create a VM"), ev.CreateVm(), ready=True),))

@@ -8,6 +8,8 @@ from gui.paint.marks import RIGHT, SMALL, card, chip, chip_size, draw_text, line
 from gui.theme import GRID, PAD, RADIUS, mono_font, theme, ui_font
 
 COLUMN_GAP = 2 * GRID
+LEAST = 10 * GRID
+"""Width that a column keeps."""
 CHEVRON = 4 * GRID
 """Width of the arrow in a chip that opens a menu."""
 _WRAPPED = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop | Qt.TextFlag.TextWordWrap
@@ -134,10 +136,22 @@ def _columns(rows: tuple[Row, ...], width: float) -> dict[int, list[float]]:
             max((text_width(row.cells[n], _row_font(row)) for row in texts), default=0.0) + 1 for n in range(count)
         ]
         room = width - COLUMN_GAP * (count - 1) - (6 * GRID if any(row.marked for row in texts) else 0)
-        widest = widths.index(max(widths))
-        widths[widest] = max(4.0 * GRID, widths[widest] - max(0.0, sum(widths) - room))
-        found[count] = widths
+        found[count] = _cut(widths, room)
     return found
+
+
+def _cut(widths: list[float], room: float) -> list[float]:
+    """``widths``, cut so that together they fit into ``room``: names stay whole as long as their values show a bit."""
+    name, *values = widths
+    if not values:
+        return [min(name, room)]
+    name = min(name, max(LEAST, room - sum(min(value, LEAST) for value in values)))
+    rest, left = room - name, len(values)
+    for width in sorted(values):
+        if width * left >= rest:
+            return [name, *(min(value, max(LEAST, rest / left)) for value in values)]
+        rest, left = rest - width, left - 1
+    return [name, *values]
 
 
 def _chevron(painter: QPainter, center: QPointF, color: QColor, up: bool = False) -> None:

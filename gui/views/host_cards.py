@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from PySide6.QtCore import QCoreApplication, Qt, Signal
+from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt, Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QFrame, QLabel, QMenu, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from engine import events as ev
@@ -43,14 +44,14 @@ class HostCards(QScrollArea):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setAccessibleName(self.tr("Machine"))
-        inside = QWidget()
-        self._column = QVBoxLayout(inside)
+        self._inside = QWidget()
+        self._column = QVBoxLayout(self._inside)
         self._column.setContentsMargins(3 * GRID, 2 * GRID, 3 * GRID, 3 * GRID)
         self._column.setSpacing(2 * GRID)
         self.next_step = NextStepPanel(self._take_offer, self._take_template)
         self._column.addWidget(self.next_step)
         self._column.addStretch()
-        self.setWidget(inside)
+        self.setWidget(self._inside)
         document.changed.connect(self._on_change)
         self._show()
 
@@ -58,6 +59,19 @@ class HostCards(QScrollArea):
     def cards(self) -> Sequence[CardWidget]:
         """The cards as they are shown, from the top."""
         return tuple(self._cards.values())
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if watched is self._inside and event.type() is QEvent.Type.LayoutRequest:
+            self._fit()
+        return super().eventFilter(watched, event)
+
+    def _fit(self) -> None:
+        """As high as the cards want to be; left to itself a scroll area forgets how wide its own bar makes them."""
+        self._inside.setMinimumHeight(self._column.totalHeightForWidth(self.viewport().width()))
 
     def _on_change(self, change: Change) -> None:
         if change & (Change.SCENARIO | Change.STATE):

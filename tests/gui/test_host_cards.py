@@ -156,6 +156,11 @@ def test_a_card_can_be_heard() -> None:
     assert "max TDP level 4 4 | 5" in said
 
 
+def test_where_nothing_has_changed_since_it_says_so() -> None:
+    shown = card("kvm", *events(), unfolded=True)
+    assert {row.cells[2] for row in shown.rows if row.tip} == {"4 | 4", "same"}
+
+
 # --- what to do next
 
 
@@ -261,7 +266,15 @@ def test_a_card_that_says_the_same_is_not_painted_again(view: HostCards, documen
 
 
 def test_cards_are_as_high_as_what_they_say(view: HostCards, qtbot: QtBot) -> None:
-    qtbot.waitUntil(lambda: all(w.height() == round(card_height(w.card, w.width())) for w in view.cards))
+    def fit() -> bool:
+        return all(w.height() == round(card_height(w.card, w.width())) for w in view.cards)
+
+    qtbot.waitUntil(fit)
+    qtbot.mouseClick(shown(view, "kvm").fold, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: view.verticalScrollBar().isVisible() and fit())
+    for width in range(190, 330, 20):
+        view.resize(width, 300)
+        qtbot.waitUntil(fit)
 
 
 def test_unfolding_shows_all_values(view: HostCards, qtbot: QtBot) -> None:
