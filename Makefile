@@ -6,7 +6,7 @@ PY    := .venv/bin/python
 # Tests, pictures and measurements never open a window on the desktop of whoever runs them.
 HEADLESS := QT_QPA_PLATFORM=offscreen
 
-.PHONY: setup run display test test-slow lint bench shots lock clean
+.PHONY: setup run display test test-slow lint bench docs shots lock clean
 
 setup: $(READY)
 
@@ -33,6 +33,9 @@ lint: $(READY)
 
 bench: $(READY)
 	@$(HEADLESS) $(PY) -m tests.bench
+
+docs: $(READY)
+	@$(PY) -m tests.docs
 
 shots: $(READY)
 	@$(HEADLESS) $(PY) -m tests.shots

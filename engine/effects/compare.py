@@ -106,11 +106,14 @@ class Effects(msgspec.Struct, frozen=True):
     def __len__(self) -> int:
         return len(self.start)
 
-    def pages(self) -> dict[Class, int]:
-        """How many 4-KiB pages are of each class; classes without a page are left out."""
+    def pages(self, start: int = 0, end: int = 1 << 63) -> dict[Class, int]:
+        """How many 4-KiB pages of GPA ``start`` .. ``end`` are of each class; classes without a page are left out."""
+        inside = np.minimum(self.start + self.size, U(end)).astype(np.int64) - np.maximum(self.start, U(start)).astype(
+            np.int64
+        )
         found = {}
         for kind in Class:
-            count = int(self.size[self.kind == kind].sum()) >> 12
+            count = int(np.maximum(inside[self.kind == kind], 0).sum()) >> 12
             if count:
                 found[kind] = count
         return found
