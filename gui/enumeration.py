@@ -56,7 +56,7 @@ class Enumeration(QObject):
             memory, paging = subject
             text = self.tr("Reading the page tables")
             runner().start(text, lambda report: _enumerate(memory, paging, report), self._done, key=KEY,
-                           failed=self.failed.emit)  # fmt: skip
+                           failed=self.failed.emit, stopped=self._stopped)  # fmt: skip
 
     def _subject(self) -> tuple[PhysicalMemory, Paging] | None:
         """What is enumerated. Privilege does not count: it would only make the same work be done twice."""
@@ -70,6 +70,9 @@ class Enumeration(QObject):
 
     def _under_way(self) -> bool:
         return any(job.key == KEY for job in runner().running)
+
+    def _stopped(self) -> None:
+        self.failed.emit(self.tr("You cancelled the reading: leave this view and come back to start it again."))
 
     def _done(self, mappings: Mappings) -> None:
         self._mappings = mappings

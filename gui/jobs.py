@@ -26,11 +26,19 @@ class Cancelled(Exception):
 class Job:
     """Work under way. ``text`` tells the user what is done; ``fraction`` is 0.0 .. 1.0, None while it is not known."""
 
-    def __init__(self, text: str, key: str, done: Callable[[Any], None], failed: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        text: str,
+        key: str,
+        done: Callable[[Any], None],
+        failed: Callable[[str], None] | None,
+        stopped: Callable[[], None] | None,
+    ) -> None:
         self.text = text
         self.key = key
         self.done = done
         self.failed = failed
+        self.stopped = stopped
         self.fraction: float | None = None
         self.cancelled = False
 
@@ -87,26 +95,35 @@ class Jobs(QObject):
         *,
         key: str,
         failed: Callable[[str], None] | None = None,
+        stopped: Callable[[], None] | None = None,
     ) -> Job:
         """Run ``work`` and give what it returns to ``done``; an `InputError`'s sentence goes to ``failed``.
 
-        A job takes the place of the one with the same ``key``: that is cancelled and its result dropped.
+        ``stopped`` is called where it was the user who cancelled. A job takes the place of the one with the same
+        ``key``: that is cancelled and its result dropped.
         """
         self.cancel(key)
-        job = Job(text, key, done, failed)
+        job = Job(text, key, done, failed, stopped)
         self._running.append(job)
         self._pool.submit(self._run, job, work)
         self.changed.emit()
         return job
 
     def cancel(self, key: str | None = None) -> None:
-        """Cancel the job with ``key`` (default: all); neither of its call-backs is called."""
+        """Cancel the job with ``key`` (default: all), whose result is not wanted any more; no call-back is called."""
         stopped = [job for job in self._running if key is None or job.key == key]
         for job in stopped:
             job.cancel()
             self._running.remove(job)
         if stopped:
             self.changed.emit()
+
+    def cancel_for_user(self, job: Job) -> None:
+        """Cancel ``job`` because the user said so."""
+        if job in self._running:
+            self.cancel(job.key)
+            if job.stopped is not None:
+                job.stopped()
 
     def stop(self) -> None:
         """Cancel everything and wait until the workers have ended; nothing can be started after that."""

@@ -84,4 +84,4 @@ class StatusBar(QStatusBar):
 
     def _cancel(self) -> None:
         for job in self._jobs.running[:1]:
-            self._jobs.cancel(job.key)
+            self._jobs.cancel_for_user(job)

@@ -68,6 +68,23 @@ def test_cancelled_work_unwinds_and_says_nothing(qtbot: QtBot, jobs: Jobs) -> No
     assert said == []
 
 
+def test_who_asked_is_told_when_the_user_cancels(qtbot: QtBot, jobs: Jobs) -> None:
+    release = threading.Event()
+    said: list[str] = []
+    job = jobs.start(
+        "work",
+        lambda report: release.wait(5),
+        lambda _: said.append("done"),
+        key="a",
+        stopped=lambda: said.append("stopped"),
+    )
+    jobs.cancel_for_user(job)
+    jobs.cancel_for_user(job)
+    release.set()
+    qtbot.wait(20)
+    assert said == ["stopped"]
+
+
 def test_a_later_question_takes_the_place_of_an_earlier_one(qtbot: QtBot, jobs: Jobs) -> None:
     release = threading.Event()
     results: list[str] = []
