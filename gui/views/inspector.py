@@ -27,6 +27,8 @@ from gui.widgets.entry_tables import FieldsTable, RawTable
 from gui.widgets.level_chip import LevelChip
 from gui.widgets.text_label import TextLabel
 
+NARROWEST = 66 * GRID
+
 
 class InspectorView(QWidget):
     def __init__(self, document: Document, parent: QWidget | None = None) -> None:
@@ -41,6 +43,7 @@ class InspectorView(QWidget):
         self.fields = FieldsTable()
         self.raw = RawTable()
         self._empty = _Empty()
+        self.setMinimumWidth(NARROWEST)
         self._stack = QStackedLayout(self)
         self._stack.addWidget(self._empty)
         self._stack.addWidget(self._filled())
