@@ -9,7 +9,7 @@ from PySide6.QtCore import QCoreApplication
 from engine.arch.addresses import grouped, size_name
 from engine.arch.registers import Vendor
 from engine.events import RegisterName
-from engine.kvm.kernels import KERNELS
+from engine.kvm.kernels import KERNELS, Bug
 from engine.kvm.vm import Vm
 from engine.machine import State
 from gui.explain import engine_text
@@ -72,6 +72,11 @@ _NAMES |= {name: name.upper() for name in get_args(RegisterName)}
 
 
 def _member(value: Any) -> str:
+    if isinstance(value, Bug):
+        return {
+            Bug.SPECIAL_ROOTS: translate("Choices", "mmu_alloc_special_roots() fails"),
+            Bug.WALK_START: translate("Choices", "walks start in special roots"),
+        }[value]
     return _NAMES.get(value) or engine_text(str(value.value if isinstance(value, Enum) else value))
 
 

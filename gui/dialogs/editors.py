@@ -117,6 +117,28 @@ class WordsEditor(TextEditor):
         self.line.setText(" ".join(grouped(word) for word in value))
 
 
+class RangesEditor(TextEditor):
+    """Ranges of memory as "0x0 3 GiB, 0x1_0000_0000 1 GiB": where each begins, and its size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line.setPlaceholderText("0x0 3 GiB, 0x1_0000_0000 1 GiB")
+
+    @property
+    def value(self) -> tuple[ev.RamRange, ...]:
+        return tuple(self._range(part.strip()) for part in self.line.text().split(",") if part.strip())
+
+    def _range(self, text: str) -> ev.RamRange:
+        start, _, size = text.partition(" ")
+        if not size.strip():
+            sentence = self.tr("“{text}” needs a start and a size, such as 0x0 3 GiB.")
+            raise InputError(sentence.format(text=text[:60]))
+        return ev.RamRange(parse_address(start), parse_size(size))
+
+    def set_value(self, value: tuple[ev.RamRange, ...]) -> None:
+        self.line.setText(", ".join(f"{grouped(part.start)} {exact_size(part.size)}" for part in value))
+
+
 class NumberEditor(Editor):
     def __init__(self, low: int, high: int) -> None:
         super().__init__()
@@ -190,6 +212,28 @@ class ChoiceEditor(Editor):
         for number, (_, choice) in enumerate(self._choices):
             if choice == value:
                 self.box.setCurrentIndex(number)
+
+
+class FlagsEditor(Editor):
+    """Some members of an enumeration, in its order: a check box each."""
+
+    def __init__(self, choices: Choices) -> None:
+        super().__init__()
+        self._boxes = {value: QCheckBox(text) for text, value in choices}
+        column = QVBoxLayout()
+        column.setSpacing(GRID)
+        for box in self._boxes.values():
+            column.addWidget(box)
+            box.toggled.connect(self.changed)
+        self.row.addLayout(column)
+
+    @property
+    def value(self) -> tuple[Any, ...]:
+        return tuple(value for value, box in self._boxes.items() if box.isChecked())
+
+    def set_value(self, value: tuple[Any, ...]) -> None:
+        for member, box in self._boxes.items():
+            box.setChecked(member in value)
 
 
 class ImageEditor(Editor):

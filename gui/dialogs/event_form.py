@@ -1,5 +1,7 @@
 """The form that adds or edits an event: an editor made from its type, and below it what would come of it."""
 
+from collections.abc import Callable
+
 from PySide6.QtCore import QCoreApplication, QEvent, Qt, QTimer
 from PySide6.QtGui import QPalette, QShowEvent
 from PySide6.QtWidgets import (
@@ -17,6 +19,7 @@ from engine.errors import InputError
 from engine.machine import Refusal, State
 from gui.describe import Line, describe
 from gui.dialogs.event_texts import told
+from gui.dialogs.prompts import Prompts
 from gui.dialogs.struct_editor import struct_editor
 from gui.dialogs.suggestions import suggested
 from gui.document import Document
@@ -38,15 +41,16 @@ def ask_event(
     initial: ev.Event | None = None,
     parent: QWidget | None = None,
     at: int | None = None,
+    run: Callable[[QDialog], bool] | None = None,
 ) -> ev.Event | None:
     """The event that the user made, None where he changed his mind.
 
     ``initial``: what the form begins with (default: what makes sense now). ``at``: the number, from 0, that the event
-    has or will have in the scenario (default: the one after the current step).
+    has or will have in the scenario (default: the one after the current step). ``run``: shows a dialog and waits
+    (default: `Prompts.run`).
     """
     form = EventForm(document, event_type, initial, parent, at)
-    accepted = form.exec() == QDialog.DialogCode.Accepted
-    event = form.event_made if accepted else None
+    event = form.event_made if (run or Prompts().run)(form) else None
     form.deleteLater()
     return event
 

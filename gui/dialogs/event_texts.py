@@ -94,7 +94,10 @@ def fields() -> dict[str, Field]:
             translate("Fields", "4 KiB, 2 MiB (4 MiB in 32-bit tables) or 1 GiB."),
             editor="size",
         ),
-        "ram": Field("", editor="hidden"),
+        "ram": Field(
+            translate("Fields", "RAM map"),
+            translate("Fields", "Start and size of each range: 0x0 3 GiB, 0x1_0000_0000 1 GiB. Empty: RAM from 0."),
+        ),
         "start": Field(translate("Fields", "From")),
         "hva": Field(
             translate("Fields", "VMM address"), translate("Fields", "Where the VMM maps it, in hex; 0: where it suits.")
@@ -149,9 +152,7 @@ def fields() -> dict[str, Field]:
         "key": Field(translate("Fields", "Protection key"), high=15),
         # the host
         "pcpus": Field(translate("Fields", "pCPUs")),
-        "five_level": Field(
-            translate("Fields", "5-level kernel"), translate("Fields", "LA57, where pCPU 0 has it.")
-        ),
+        "five_level": Field(translate("Fields", "5-level kernel"), translate("Fields", "LA57, where pCPU 0 has it.")),
         "seed": Field(translate("Fields", "Seed"), translate("Fields", "Which frames are given out, in which order.")),
         "features": Field(""),
         "virtualization": Field(translate("Fields", "Virtualization (SVM, VMX)")),
@@ -199,7 +200,7 @@ def fields() -> dict[str, Field]:
         "Parameters.npt": Field("npt"),
         "Parameters.ept": Field("ept"),
         "eptad": Field("eptad", translate("Fields", "A/D flags of EPT.")),
-        "bugs": Field("", editor="hidden"),
+        "bugs": Field(translate("Fields", "Bugs, nested")),
         "tdp_mmu": Field("tdp_mmu", translate("Fields", "Whether the TDP MMU is used.")),
         "nested": Field("nested"),
         "nx_huge_pages": Field("nx_huge_pages"),

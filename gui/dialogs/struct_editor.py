@@ -6,10 +6,10 @@ import msgspec
 import msgspec.inspect as mi
 from PySide6.QtWidgets import QGridLayout
 
+from engine import events as ev
 from engine.arch.registers import Registers
 from engine.codec import HEX_FIELDS
 from engine.errors import InputError
-from engine.events import ImageRef
 from engine.machine import State
 from engine.machine.host import MAX_PCPUS
 from gui.dialogs.choices import PER_VM, PICKERS, existing, members, nothing, yes_no_default
@@ -19,10 +19,12 @@ from gui.dialogs.editors import (
     Column,
     Editor,
     FieldsEditor,
+    FlagsEditor,
     HexEditor,
     ImageEditor,
     NumberEditor,
     OptionalEditor,
+    RangesEditor,
     SizeEditor,
     WordsEditor,
 )
@@ -175,6 +177,10 @@ def make_editor(struct: type, name: str, kind: mi.Type, text: Field, state: Stat
             return struct_editor(kind.cls, state)
         case mi.UnionType():
             return _optional(kind, text, state)
+        case mi.VarTupleType(item_type=mi.StructType(cls=ev.RamRange)):
+            return RangesEditor()
+        case mi.VarTupleType(item_type=mi.EnumType() as item):
+            return FlagsEditor(members(list(item.cls)))
         case mi.VarTupleType(item_type=mi.StructType() as item):
             return SetupsEditor(lambda: struct_editor(item.cls, state), MAX_PCPUS)
         case mi.VarTupleType():
@@ -185,7 +191,7 @@ def make_editor(struct: type, name: str, kind: mi.Type, text: Field, state: Stat
 
 
 def struct_editor(struct: type, state: State) -> Editor:
-    if struct is ImageRef:
+    if struct is ev.ImageRef:
         return ImageEditor()
     editor = StructEditor(struct, state)
     return RegistersEditor(editor) if struct is Registers else editor

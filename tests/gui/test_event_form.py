@@ -19,7 +19,7 @@ from engine.errors import InputError
 from engine.host.machine import PcpuSetup
 from engine.host.mm import Placement
 from engine.host.modes import Way
-from engine.kvm.kernels import KERNELS
+from engine.kvm.kernels import KERNELS, Bug
 from engine.kvm.memslots import Backing, Pages
 from engine.kvm.module import Parameters
 from engine.memory.library import Library
@@ -131,8 +131,9 @@ FULL = [
         five_level=True,
         ram_size=1 << 36,
         seed=77,
+        ram=(ev.RamRange(0, 3 << 30), ev.RamRange(1 << 32, 5 << 30)),
     ),
-    ev.LoadKvm(kernel="5.12", parameters=Parameters(tdp_mmu=False, nx_huge_pages=True), pcpu=1),
+    ev.LoadKvm(kernel="5.12", parameters=Parameters(tdp_mmu=False, nx_huge_pages=True, bugs=(Bug.WALK_START,)), pcpu=1),
     ev.SetMemslot(
         gpa=1 << 32,
         backing=Backing(pages=Pages.HUGE_2M, placement=Placement.CONTIGUOUS, at=1 << 30),
@@ -152,6 +153,15 @@ def test_nothing_of_an_event_is_lost_by_editing_it(event: ev.Event, form) -> Non
 
 
 # --- legal values
+
+
+@pytest.mark.parametrize("text", ["0x0", "0x0 much", "here 1 GiB", "0x0 1 GiB, 5"])
+def test_a_ram_map_that_cannot_be_read_is_said_to_be_wrong(text: str, form, qtbot: QtBot) -> None:  # type: ignore[no-untyped-def]
+    made = form(ev.BootHost, step=0)
+    editors(made)["ram"].line.setText(text)
+    assert editors(made)["ram"].line.property("invalid")
+    with pytest.raises(InputError):
+        _ = made.editor.value
 
 
 def test_kernels_are_offered_by_name(form) -> None:  # type: ignore[no-untyped-def]
