@@ -71,7 +71,8 @@ class HostCards(QScrollArea):
 
     def _fit(self) -> None:
         """As high as the cards want to be; left to itself a scroll area forgets how wide its own bar makes them."""
-        self._inside.setMinimumHeight(self._column.totalHeightForWidth(self.viewport().width()))
+        wanted = self._column.totalHeightForWidth(self.viewport().width())
+        self._inside.setMinimumHeight(max(0, wanted))  # -1: nothing in it depends on the width
 
     def _on_change(self, change: Change) -> None:
         if change & (Change.SCENARIO | Change.STATE):

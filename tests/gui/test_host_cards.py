@@ -380,6 +380,15 @@ def test_what_cannot_be_is_told(view: HostCards, document: Document, asked: Aske
     assert told.args[0] == "kvm_init refuses: pCPU 0 cannot run module init: it is lost."
 
 
+def test_a_view_of_nothing_asks_for_no_room(document: Document, qtbot: QtBot) -> None:
+    document.open(Scenario())
+    made = HostCards(document)
+    qtbot.addWidget(made)
+    made.next_step.hide()
+    made.show()
+    made.resize(280, 601)  # whatever Qt warns of fails the test
+
+
 # --- the picture
 
 
