@@ -46,7 +46,8 @@ def cpu_number(text: str) -> int:
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="python -m engine", allow_abbrev=False, description="x86 page tables, of a memory image and under KVM.")
+    about = "x86 page tables, of a memory image and under KVM."
+    parser = Parser(prog="python -m engine", allow_abbrev=False, description=about)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, run: commands.Command, text: str, *parents: Parser) -> Parser:

@@ -173,6 +173,6 @@ def _outcome(walk: Walk) -> str:
 def _livelock_text(livelock: Livelock) -> Iterator[str]:
     grows = ", ".join(f"{name} +{count}" for name, count in livelock.growth.items())
     again, first = livelock.first + livelock.period + 1, livelock.first + 1
-    yield f"   endless: exit {again} is exit {first} again; no byte of memory and nothing of KVM but counters has changed"
+    yield f"   endless: exit {again} is exit {first} again; no byte of memory, nothing of KVM but counters has changed"
     yield f"      each round: {grows}"
     yield f"      a trace shows: {', '.join(livelock.tracepoints)}"

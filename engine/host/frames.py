@@ -1,9 +1,9 @@
 """The host's frame allocator: who owns which frame, and which frame comes next, from a seed.
 
 Which frame comes next depends on the seed and on which frames are free, on nothing else: software that takes and gives
-back in a circle comes back to the same state. RAM is used zone by zone, each in an order that the seed picks, so that
-small pages lie scattered and yet leave room for large ones. Values never change; what takes or gives back frames
-returns the next version.
+back in a circle comes back to the same state. RAM is used zone by zone from the top down, each in an order that the
+seed picks: small pages lie scattered and yet leave room for large ones. Values never change; what takes or gives
+back frames returns the next version.
 """
 
 from bisect import bisect_right, insort
@@ -87,12 +87,10 @@ def _multiplier(seed: int, count: int) -> int:
 
 @lru_cache
 def _zones(seed: int, count: int) -> tuple[_Zone, ...]:
-    """RAM of ``count`` frames in zones, in the order in which they are used; the seed picks the first."""
+    """RAM of ``count`` frames in zones, in the order in which they are used: from the top down."""
     size = -(-count // ZONES)
-    bases = list(range(0, count, size))
-    turn = seed % len(bases)
     zones, start = [], 0
-    for base in bases[turn:] + bases[:turn]:
+    for base in reversed(range(0, count, size)):
         here = min(size, count - base)
         zones.append(_Zone(start, base, here, _multiplier(seed, here), seed % here))
         start += here

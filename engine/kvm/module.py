@@ -146,6 +146,12 @@ def _tdp_mmu(kernel: Kernel, parameters: Parameters) -> bool:
     return kernel.tdp_mmu_default if parameters.tdp_mmu is None else parameters.tdp_mmu
 
 
+_MODE = {
+    LevelSource.CONSTANT_4: "nothing: a constant",
+    LevelSource.CR4_PER_CALL: "CR4.LA57 of the pCPU that initialises an MMU",
+    LevelSource.CR4_AT_LOAD: "CR4.LA57 of the pCPU that loads the module",
+    LevelSource.KERNEL: "the depth that the kernel boots with",
+}
 _CR4_FEATURES = ("la57", "pcid", "smep", "smap", "pku", "pks", "cet", "lass", "lam")
 
 
@@ -176,7 +182,7 @@ def _captured(module: Module, host: Host, pcpu: Pcpu) -> tuple[Captured, ...]:
     setup = "svm_hardware_setup()" if amd else "vmx_hardware_setup()"
     source = module.kernel.level_source.value if amd else "vmx_get_max_ept_level(): IA32_VMX_EPT_VPID_CAP, not CR4"
     configure = f"kvm_configure_mmu() from {setup}"
-    mode = "the host's CR4.LA57" if amd else "nothing: a capability MSR"
+    mode = _MODE[module.kernel.level_source] if amd else "nothing: a capability MSR"
     per_call = amd and module.kernel.level_source is LevelSource.CR4_PER_CALL
     masks = "kvm_mmu_reset_all_pte_masks()" if amd else "kvm_mmu_set_ept_masks()"
     smaller = "!npt_enabled" if amd else "module parameter"
