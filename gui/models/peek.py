@@ -27,10 +27,7 @@ def peek(tree: Tree, node: Node, slot: int) -> str:
     if step.value:
         lines.insert(1, f"{grouped(step.value, 2 << node.level.entry_shift)}   {letters(step)}".rstrip())
     if step.base is not None:
-        to = (
-            translate("Hierarchy", "to {address}")
-            if step.rule is Rule.PAGE
-            else translate("Hierarchy", "next table {address}")
-        )
+        page = step.rule is Rule.PAGE
+        to = translate("Hierarchy", "page {address}") if page else translate("Hierarchy", "table {address}")
         lines.append(to.format(address=grouped(step.base)))
     return "\n".join(lines)
