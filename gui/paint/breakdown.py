@@ -12,6 +12,8 @@ from gui.explain import index_bits, outcome_title, question, references, transla
 from gui.paint.marks import RIGHT, SMALL, card, draw_text, line_height, text_width, warning
 from gui.theme import GAP, GRID, PAD, mono_font, theme, ui_font
 
+GROUND = 0.15
+"""Strength of a level's colour in its box: quiet texts must be legible on it."""
 RISES = 1.05
 """Scale of the address."""
 
@@ -65,7 +67,7 @@ def paint_breakdown(painter: QPainter, rect: QRectF, walk: Walk, lit: int | None
 
 def _box(painter: QPainter, rect: QRectF, level: int, name: str, bits: str, value: str, lit: bool) -> None:
     t = theme()
-    ground = t.tint(t.level(level), 0.2)
+    ground = t.tint(t.level(level), GROUND)
     card(painter, rect, t.level(level) if lit else ground, 2 if lit else 1, ground)
     inner = rect.adjusted(GAP, GRID, -GAP, -GRID)
     half = inner.height() / 2

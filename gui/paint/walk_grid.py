@@ -121,45 +121,61 @@ def _cell(painter: QPainter, rect: QRectF, layout: GridLayout, walk: Walk, cell:
     fault = outcome_title(walk.outcome)
     if text_width(fault, ui_font(SMALL, bold=True)) > inner.width():
         fault = outcome_name(walk.outcome)
-    _cell_text(painter, inner, layout, step, cell, fault, later)
+    _cell_text(painter, inner, layout, step, cell, fault, lit)
+
+
+class _Ink(msgspec.Struct, frozen=True):
+    """The colours of a cell's texts: quiet ones only where the ground lets them be read."""
+
+    text: QColor
+    quiet: QColor
+    verdict: QColor
+
+
+def _ink(step: Step, later: bool, is_lit: bool) -> _Ink:
+    t = theme()
+    if later:
+        return _Ink(t.muted, t.muted, t.muted)
+    if step.rule.stops:
+        return _Ink(t.text, t.text, t.hazard_text)
+    quiet = t.text if is_lit else t.muted
+    return _Ink(t.text, quiet, quiet)
 
 
 def _cell_text(
-    painter: QPainter, rect: QRectF, layout: GridLayout, step: Step, cell: Cell, fault: str, later: bool
+    painter: QPainter, rect: QRectF, layout: GridLayout, step: Step, cell: Cell, fault: str, lit: int | None
 ) -> None:
     """The number and the verdict's mark, then as many lines as there is room for, the verdict last."""
-    t = theme()
-    text = t.muted if later else t.text
+    assert cell.step is not None
+    later = lit is not None and cell.step > lit
+    ink = _ink(step, later, cell.step == lit)
     number = str(cell.reference) if cell.reference is not None else translate("Walk", "register")
     height = _line()
     first = QRectF(rect.left(), rect.top(), rect.width(), height)
-    draw_text(painter, first, number, ui_font(bold=True), text)
+    draw_text(painter, first, number, ui_font(bold=True), ink.text)
     mark = QPointF(first.right() - 5, first.center().y())
     if step.rule.stops and not later:
         warning(painter, mark)
     elif not later:
-        tick(painter, mark, t.muted)
-    for line, (content, font, color) in enumerate(_lines(step, layout, fault, later), 1):
+        tick(painter, mark, ink.quiet)
+    for line, (content, font, color) in enumerate(_lines(step, layout, fault, ink), 1):
         place = QRectF(rect.left(), rect.top() + line * height, rect.width(), height)
         draw_text(painter, place, content, font, color, elide=Qt.TextElideMode.ElideMiddle)
 
 
-def _lines(step: Step, layout: GridLayout, fault: str, later: bool) -> list[tuple[str, QFont, QColor]]:
+def _lines(step: Step, layout: GridLayout, fault: str, ink: _Ink) -> list[tuple[str, QFont, QColor]]:
     """The lines below the number: what is where, with its face and colour."""
-    t = theme()
-    text, muted = (t.muted if later else t.text), t.muted
     small = mono_font(SMALL)
     where = grouped(step.address) if step.address is not None else translate("Walk", "no reference")
     value = grouped(step.value, 2 << step.level.entry_shift) if step.value is not None else "?"
-    verdict_color = t.hazard_text if step.rule.stops and not later else muted
-    verdict = (step_verdict(step), ui_font(SMALL), verdict_color)
-    address, flags = (where, small, text), (letters(step), small, muted)
+    address, verdict = (where, small, ink.text), (step_verdict(step), ui_font(SMALL), ink.verdict)
+    flags = (letters(step), small, ink.quiet)
     if step.rule.stops:
-        flags = (fault, ui_font(SMALL, bold=True), verdict_color)
+        flags = (fault, ui_font(SMALL, bold=True), ink.verdict)
     if layout.grid.two_stages:
         return [address, flags, verdict] if layout.lines >= NESTED_LINES else [address, verdict]
-    title = (entry_title(step.stage, step.level, step.index), ui_font(), text)
-    full = [title, address, (value, small, text), flags, verdict]
+    title = (entry_title(step.stage, step.level, step.index), ui_font(), ink.text)
+    full = [title, address, (value, small, ink.text), flags, verdict]
     return [*full[: layout.lines - 2], verdict]
 
 
