@@ -164,7 +164,7 @@ class ArrayWalker:
 
         Rows of ``out`` that have a code already are those of addresses that must not be walked.
         """
-        refused = np.flatnonzero(out.code)
+        refused = np.flatnonzero(out.code != Code.OK)
         why, last = out.code[refused], self._last
         seen, number = self._upper.find(linear)
         offset = (linear >> U(last.shift) & U(last.index_mask)) << U(last.entry_shift)
@@ -175,25 +175,25 @@ class ArrayWalker:
         out.page_shift[:], out.level[:] = last.page_shift, last.level
         if unknown.any():
             np.copyto(out.physical, at, where=unknown)
-        done = np.flatnonzero(seen.done.take(number))
+        done = np.flatnonzero(seen.done.take(number).view(np.bool_))
         self._end_above(done, seen.take(number[done]), linear, offset, out, leaf)
         above = seen.granted.take(number)
         granted = above & grants(self._paging, leaf)
         no, key = denied(check, granted, above, leaf)
+        # From here on numbers are added and multiplied: choosing by a mask without a pattern costs ten times as much.
         no &= out.code == Code.OK
-        out.code[no] = Code.RIGHTS
+        np.add(out.code, no * np.uint8(Code.RIGHTS), out=out.code)
         if key is not None:
-            out.code[no & key] = Code.KEY
+            np.add(out.code, (no & key) * np.uint8(Code.KEY - Code.RIGHTS), out=out.code)
         if self._nested:
             self._write_flags(check, leaf, seen, number, offset, out)
-        out.rights[:] = combined_rights(self._paging, granted, leaf)
         out.code[refused] = why
         out.level[refused] = 0
-        bad = out.code != Code.OK
-        np.copyto(out.page_shift, 0, where=bad)
-        np.copyto(out.rights, 0, where=bad)
-        bad &= (out.code != Code.UNKNOWN) & (out.code < ON_ENTRY)
-        np.copyto(out.physical, U(0), where=bad)
+        good = out.code == Code.OK
+        np.multiply(out.page_shift, good, out=out.page_shift)
+        np.multiply(combined_rights(self._paging, granted, leaf), good, out=out.rights)
+        good |= (out.code == Code.UNKNOWN) | (out.code >= ON_ENTRY)
+        np.multiply(out.physical, good, out=out.physical)
 
     def _end_above(
         self, lanes: Index, ends: Seen, linear: Words, offset: Words, out: Translations, leaf: Words
@@ -233,7 +233,7 @@ def check_addresses(paging: Paging, addresses: Words, access: Access | None, cod
     for end in (linear, linear + U(size - 1)) if size > 1 else (linear,):
         # Bits 63 .. width - 1 are all 0 or all 1: one more than that is 1 or 0 in a field of so many bits.
         top = (end >> U(paging.width - 1)) + U(1)
-        code[top & U(mask(64 - paging.width, 1)) != 0] = Code.NON_CANONICAL
+        np.maximum(code, (top & U(mask(64 - paging.width, 1)) != 0) * np.uint8(Code.NON_CANONICAL), out=code)
     r = paging.registers
     if access is not None and r.cr4 & CR4.LASS:
         wants_smap = r.cr4 & CR4.SMAP and (access.implicit or not r.rflags & RFLAGS_AC)

@@ -26,7 +26,7 @@ from engine.arch.bits import U64
 from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Level, Paging
 
-BLOCK = 1 << 15
+BLOCK = 1 << 16
 """Addresses walked at a time: their columns stay in the second-level cache."""
 MOST_SEEN = 1 << 14
 """Entries remembered of a level before all is forgotten, those of the last block aside."""
@@ -145,9 +145,10 @@ class UpperLevels:
             if depth:
                 slot += number * lv.entries
             found = self._numbers[depth].take(slot, mode="clip")
-            if not found.all():
-                self._see(depth, slot[found == 0])
-                found = self._numbers[depth].take(slot, mode="clip")
+            unseen = np.flatnonzero(found == 0)
+            if len(unseen):
+                self._see(depth, slot[unseen])
+                found[unseen] = self._numbers[depth].take(slot[unseen])
             number = found.astype(np.int64)
         return self._seen[-1], number
 
@@ -169,10 +170,8 @@ class UpperLevels:
     def _read(self, lv: Level, entries: Seen, index: Words) -> None:
         """Take the walks of ``entries`` that go on one level further; those that have ended stay as they are."""
         offset = index << U(lv.entry_shift)
-        stuck = np.flatnonzero((entries.level == lv.level) & (entries.done != 0))
-        entries.table[stuck] += offset[stuck]
-        nested = stuck[entries.code[stuck] >= ON_ENTRY]
-        entries.base[nested] = entries.table[nested]
+        if self._through is not None:
+            self._fail_at_entries(lv, entries, offset)
         on = np.flatnonzero(entries.done == 0)
         if self._pdptes is not None and lv is self._levels[0]:
             slots = index[on].view(np.int64)
@@ -184,13 +183,24 @@ class UpperLevels:
             value, unknown = read_entries(self._memory, lv, at)
             code, leaf = classify(lv, value, unknown, strict=self._strict)
         good = code == Code.OK
-        entries.table[on] += offset[on]
-        refused = on[good & ~leaf & (entries.fixed[on] != 0) & (value & U(lv.accessed) != U(lv.accessed))]
-        entries.code[on], entries.value[on], entries.done[on] = code, value, 1
         entries.base[on] = np.where(good, page_base(lv, value), at)
-        entries.code[refused], entries.base[refused] = Code.RIGHTS | ON_ENTRY, entries.table[refused]
+        entries.table[on] += offset[on]
+        table = good & ~leaf
+        if self._through is not None:
+            fixed = table & (entries.fixed[on] != 0) & (value & U(lv.accessed) != U(lv.accessed))
+            code[fixed] = Code.RIGHTS | ON_ENTRY
+            entries.base[on[fixed]] = entries.table[on[fixed]]
+            table &= ~fixed
+        entries.code[on], entries.value[on], entries.done[on] = code, value, 1
         entries.host[on] = self._parking
-        self._descend(lv, entries, on[good & ~leaf & (entries.code[on] == Code.OK)])
+        self._descend(lv, entries, on[table])
+
+    def _fail_at_entries(self, lv: Level, entries: Seen, offset: Words) -> None:
+        """A table that cannot be reached fails at the entry that is needed of it."""
+        stuck = np.flatnonzero((entries.level == lv.level) & (entries.done != 0))
+        entries.table[stuck] += offset[stuck]
+        stuck = stuck[entries.code[stuck] >= ON_ENTRY]
+        entries.base[stuck] = entries.table[stuck]
 
     def _descend(self, lv: Level, entries: Seen, on: Index) -> None:
         """Go on from some entries that point at tables."""
