@@ -1,4 +1,4 @@
-"""The command line: ``python -m engine walk | translate | map | cases | run``.
+"""The command line: ``python -m engine walk | translate | map | cases | run | effects``.
 
 A walk that faults is an answer: exit code 0. Bad input is exit code 2 and one sentence on standard error.
 """
@@ -6,6 +6,7 @@ A walk that faults is an answer: exit code 0. Bad input is exit code 2 and one s
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from engine.arch.addresses import parse_address
@@ -39,10 +40,18 @@ def address_bits(text: str) -> int:
     return int(text)
 
 
-def cpu_number(text: str) -> int:
-    if not text.isdecimal() or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"{text[:40]} is not the number of a CPU")
-    return int(text)
+def number_of(what: str) -> Callable[[str], int]:
+    """Reads the number of a ``what``, from 0."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or len(text) > 9:
+            raise argparse.ArgumentTypeError(f"{text[:40]} is not the number of a {what}")
+        return int(text)
+
+    return number
+
+
+cpu_number, vm_number, step_number = map(number_of, ("CPU", "VM", "step"))
 
 
 def build_parser() -> Parser:
@@ -76,7 +85,21 @@ def build_parser() -> Parser:
     form = run.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a line of JSON for each event, with every walk")
     form.add_argument("--walks", action="store_true", help="text with every reference of the hardware's walks")
+    _add_effects(command("effects", commands.effects, "What translates differently at another step, or pCPU."))
     return parser
+
+
+def _add_effects(effects: Parser) -> None:
+    effects.add_argument("scenario", metavar="SCENARIO.json", help="a scenario in its JSON form")
+    for side, name in (("from", "A"), ("to", "B")):
+        text = f"side {name}: the state after that many events"
+        effects.add_argument(f"--{side}", dest=f"{side}_step", type=step_number, required=True, metavar=name, help=text)
+        text = f"whose hardware walks on side {name} (default: the pCPU that the vCPU is on)"
+        effects.add_argument(f"--{side}-pcpu", type=cpu_number, metavar="N", help=text)
+    effects.add_argument("--vm", type=vm_number, default=0, metavar="N", help="from 0 (default: 0)")
+    effects.add_argument("--vcpu", type=cpu_number, default=0, metavar="N", help="from 0 (default: 0)")
+    effects.add_argument("--access", choices=commands.ACCESS, default="r", help="that KVM answers to (default: r)")
+    effects.add_argument("--json", action="store_true", help="one JSON object")
 
 
 def _source_options() -> Parser:

@@ -112,3 +112,14 @@ def run(options: argparse.Namespace, pipe: Pipe) -> None:
             pipe.put_json(event_json(*step))
         else:
             pipe.put(event_text(*step, walks=options.walks))
+
+
+def effects(options: argparse.Namespace, pipe: Pipe) -> None:
+    """Two steps of a scenario, or two pCPUs at one, compared over all of guest-physical memory."""
+    from engine.cli.effects import comparison, comparison_json, comparison_text
+
+    found = comparison(options, ACCESS[options.access])
+    if options.json:
+        pipe.put_json(comparison_json(found, options))
+    else:
+        pipe.put(comparison_text(found, options))

@@ -58,6 +58,11 @@ class Comparison(msgspec.Struct, frozen=True):
     def __len__(self) -> int:
         return len(self.first)
 
+    def is_scattered(self, run: int, physical: Words) -> bool:
+        """Whether the frames of a run do not follow one another in ``physical``, a column of ``changed``."""
+        first, last = int(self.first[run]), int(self.last[run])
+        return bool((physical[first + 1 : last + 1] - physical[first:last] != PAGE).any())
+
     def run_at(self, gpa: int) -> int | None:
         """The number of the run that ``gpa`` is in; None where it translates the same, or not at all."""
         starts = self.changed.start

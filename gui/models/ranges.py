@@ -8,7 +8,7 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersisten
 from PySide6.QtGui import QFont
 
 from engine.arch.addresses import grouped
-from engine.arch.arrays import Code, Words
+from engine.arch.arrays import Code
 from engine.effects.compare import EXPOSES, Class
 from engine.effects.comparison import Comparison
 from gui.effect_texts import class_name, gives, happens, kvm_in_full, kvm_then
@@ -110,9 +110,9 @@ class RangesModel(QAbstractTableModel):
             case 1:
                 return f"{last - first + 1:,}"
             case 2:
-                return gives(int(changed.a_code[first]), int(changed.a[first]), _scattered(changed.a, first, last))
+                return gives(int(changed.a_code[first]), int(changed.a[first]), of.is_scattered(run, changed.a))
             case 3:
-                return gives(int(changed.b_code[first]), int(changed.b[first]), _scattered(changed.b, first, last))
+                return gives(int(changed.b_code[first]), int(changed.b[first]), of.is_scattered(run, changed.b))
             case 4:
                 return happens(of, run)
         return kvm_then(of.answers[int(of.number[run])])
@@ -128,11 +128,6 @@ class RangesModel(QAbstractTableModel):
         if of.changed.b_code[row] == Code.OK:
             lines.insert(1, self.tr("{first} on B").format(first=grouped(int(of.changed.b[row]))))
         return "\n".join(lines)
-
-
-def _scattered(column: Words, first: int, last: int) -> bool:
-    """Whether the frames of a run do not follow one another."""
-    return last > first and bool((column[first + 1 : last + 1] - column[first:last] != np.uint64(4096)).any())
 
 
 def _alignment(column: int) -> Qt.AlignmentFlag:
