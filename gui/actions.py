@@ -48,6 +48,10 @@ def _has_event(window: MainWindow) -> bool:
     return window.document.step > 0
 
 
+def _has_events(window: MainWindow) -> bool:
+    return bool(window.document.scenario.events)
+
+
 def _has_walk(window: MainWindow) -> bool:
     return bool(window.document.walk and window.document.walk.steps)
 
@@ -81,6 +85,9 @@ def commands() -> tuple[Command, ...]:
     return (
         Command("open", translate("Actions", "&Open image…"), lambda w: w.opener.ask(), ("Ctrl+O",)),
         Command("open-built-in", translate("Actions", "Open the &built-in image"), lambda w: w.opener.open_built_in()),
+        Command("save-scenario", translate("Actions", "&Save scenario as…"),
+            lambda w: w.save_scenario(), ("Ctrl+Shift+S",), enabled=_has_events,
+        ),
         Command("quit", translate("Actions", "&Quit"), lambda w: w.close(), ("Ctrl+Q",)),
         Command("undo", translate("Actions", "&Undo"),
             lambda w: w.document.undo_stack.undo(), ("Ctrl+Z",), enabled=lambda w: w.document.undo_stack.canUndo(),
@@ -88,6 +95,9 @@ def commands() -> tuple[Command, ...]:
         Command("redo", translate("Actions", "&Redo"),
             lambda w: w.document.undo_stack.redo(), ("Ctrl+Shift+Z", "Ctrl+Y"),
             enabled=lambda w: w.document.undo_stack.canRedo(),
+        ),
+        Command("edit-event", translate("Actions", "&Change event…"),
+            lambda w: w.edit_event(), ("Return",), "edit", _has_event, timeline=True,
         ),
         Command("duplicate-event", translate("Actions", "&Duplicate event"),
             lambda w: _edits().duplicate(w.document), ("Ctrl+D",), "duplicate", _has_event, timeline=True,
@@ -157,9 +167,11 @@ def commands() -> tuple[Command, ...]:
 def menus() -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Titles, and ids of commands; "-" is a separator, and "@..." a menu or section that the window fills."""
     return (
-        (translate("Actions", "&File"), ("open", "open-built-in", "@recent", "-", "quit")),
+        (translate("Actions", "&File"), (
+            "@templates", "open", "open-built-in", "@recent", "-", "save-scenario", "-", "quit",
+        )),
         (translate("Actions", "&Edit"), (
-            "undo", "redo", "-", "duplicate-event", "delete-event", "event-up", "event-down",
+            "undo", "redo", "-", "@events", "edit-event", "duplicate-event", "delete-event", "event-up", "event-down",
         )),
         (translate("Actions", "&View"), (
             "show-hierarchy", "show-walk", "show-mappings", "-", "@docks", "-", "@scheme", "larger-text",
@@ -175,5 +187,5 @@ def menus() -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 TOOL_BAR = ("first", "previous", "next", "last", "play")
-CONTEXT = ("duplicate-event", "delete-event", "event-up", "event-down")
+CONTEXT = ("edit-event", "duplicate-event", "delete-event", "event-up", "event-down")
 """The context menu of the timeline."""

@@ -45,6 +45,13 @@ def _provide(window: MainWindow) -> None:
     """Say how the views are made; those in hidden tabs and docks wait until they are shown."""
     document = window.document
 
+    def machine(parent: QWidget) -> QWidget:
+        from gui.machine_dock import MachineDock
+
+        dock = MachineDock(document, window.machine, parent)
+        dock.refused.connect(window.notice.tell)
+        return dock
+
     def inspector(parent: QWidget) -> QWidget:
         from gui.views.inspector import InspectorView
 
@@ -72,7 +79,7 @@ def _provide(window: MainWindow) -> None:
 
     for name, make in (
         ("timeline", lambda parent: window.timeline),
-        ("machine", lambda parent: window.machine),
+        ("machine", machine),
         ("inspector", inspector),
         ("hierarchy", hierarchy),
         ("walk", walk),

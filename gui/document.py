@@ -81,6 +81,8 @@ class Document(QObject):
         self._selection: Selection | None = None
         self._pins = Pins()
         self.undo_stack = QUndoStack(self)
+        self.is_open = False
+        """Something was opened, be it a scenario without an event."""
 
     # --- the scenario and its steps
 
@@ -108,6 +110,7 @@ class Document(QObject):
     def open(self, scenario: Scenario, step: int | None = None) -> None:
         """Show ``scenario``, at ``step`` (default: after its last event). Undo starts afresh."""
         self._replay = Replay(scenario, self._images)
+        self.is_open = True
         self.undo_stack.clear()
         self._query = self._walk = self._reference = self._selection = None
         self._pins = Pins()

@@ -10,7 +10,7 @@ from engine.edits import Insert
 from engine.machine import State
 from gui.describe import describe
 from gui.dialogs.prompts import Prompts
-from gui.document import Document
+from gui.document import Document, Query
 from gui.explain import engine_text
 
 translate = QCoreApplication.translate
@@ -66,6 +66,9 @@ def perform_access(document: Document, prompts: Prompts, parent: QWidget) -> str
     query = document.query
     assert query is not None
     size: ev.AccessSize = next((size for size in get_args(ev.AccessSize) if size == query.access.size), 8)
+    if document.state.host is not None:
+        add_access(document, prompts, query, size, parent)
+        return None
     event: ev.AccessMemory | None = ev.AccessMemory(query.address, query.access.kind, size)
     if query.access.kind.writes:
         from gui.dialogs.store_dialog import StoreDialog
@@ -83,3 +86,18 @@ def perform_access(document: Document, prompts: Prompts, parent: QWidget) -> str
         refused = document.append(event, text)
     document.undo_stack.endMacro()
     return engine_text(refused) if refused is not None else None
+
+
+
+def add_access(document: Document, prompts: Prompts, query: Query, size: ev.AccessSize, parent: QWidget) -> None:
+    """A guest makes the access that is looked at: through a form for a store, at once otherwise."""
+    from gui.dialogs.event_form import ask_event
+
+    place = query.place
+    event: ev.Event | None = ev.GuestAccess(query.address, query.access.kind, size, vm=place.vm, vcpu=place.vcpu)
+    if query.access.kind.writes:
+        event = ask_event(document, ev.GuestAccess, event, parent, None, prompts.run)
+    if event is not None:
+        after = document.after(event)
+        text = describe(event, after).title if isinstance(after, State) else translate("Edits", "Perform access")
+        document.edit(Insert(document.step, event), text, document.step + 1)

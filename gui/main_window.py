@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gui.opener import Opener
     from gui.player import Player
     from gui.strips import NoticeStrip
+    from gui.templates import Template
     from gui.views.machine import MachineView
     from gui.views.timeline import TimelineView
 
@@ -81,6 +82,8 @@ class MainWindow(QMainWindow):
     def _build_bars(self) -> None:
         sections = {
             "@recent": menus.recent_section(self.recent, lambda path: self.opener.open(path)),
+            "@templates": menus.templates_section(lambda template: self.begin(template)),
+            "@events": menus.events_section(self),
             "@docks": menus.docks_section(list(self.docks.values())),
             "@scheme": menus.scheme_section(self.actions_),
             "@sights": menus.sights_section(lambda number: self.opener.open_built_in(number)),
@@ -151,6 +154,29 @@ class MainWindow(QMainWindow):
         walk = self.document.walk
         if walk is not None:
             self.document.go_to_reference(len(walk.steps) - 1)
+
+    def begin(self, template: Template | None) -> None:
+        """A new scenario takes the place of what is open."""
+        from gui.scenarios import begin
+
+        begin(self.document, template)
+
+    def save_scenario(self) -> None:
+        from gui.scenarios import save_as
+
+        failed = save_as(self.document, self.prompts, self)
+        if failed is not None:
+            self.prompts.error(self, failed)
+
+    def add_event(self, kind: type) -> None:
+        from gui.dialogs.event_commands import add_event
+
+        add_event(self.document, kind, self, self.prompts.run)
+
+    def edit_event(self) -> None:
+        from gui.dialogs.event_commands import edit_event
+
+        edit_event(self.document, self.document.step - 1, self, self.prompts.run)
 
     def perform_access(self) -> None:
         from gui.edits import perform_access

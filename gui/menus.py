@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QCoreApplication, QSize, Qt
 from PySide6.QtGui import QActionGroup, QFontMetrics
@@ -13,6 +14,10 @@ from gui.docks import Dock
 from gui.icons import SIZE
 from gui.recent import RecentFiles
 from gui.theme import GRID, signals, ui_font
+
+if TYPE_CHECKING:
+    from gui.main_window import MainWindow
+    from gui.templates import Template
 
 translate = QCoreApplication.translate
 Fill = Callable[[QMenu], None]
@@ -52,6 +57,46 @@ def recent_section(recent: RecentFiles, open_file: Callable[[str], None]) -> Fil
 
         menu.aboutToShow.connect(refill)
         refill()
+
+    return fill
+
+
+def templates_section(begin: Callable[["Template | None"], None]) -> Fill:
+    """Scenarios to start from, looked up when the menu is shown."""
+
+    def fill(menu: QMenu) -> None:
+        submenu = menu.addMenu(translate("Menus", "&New scenario"))
+
+        def refill() -> None:
+            from gui.templates import templates
+
+            if submenu.isEmpty():
+                submenu.addAction(translate("Menus", "&Empty")).triggered.connect(lambda: begin(None))
+                submenu.addSeparator()
+                for template in templates():
+                    action = submenu.addAction(template.name)
+                    action.setToolTip(template.summary)
+                    action.setStatusTip(template.summary)
+                    action.triggered.connect(lambda _=False, template=template: begin(template))
+
+        menu.aboutToShow.connect(refill)
+
+    return fill
+
+
+def events_section(window: "MainWindow") -> Fill:
+    """The events that can be next, looked up when the menu is shown."""
+
+    def fill(menu: QMenu) -> None:
+        submenu = menu.addMenu(translate("Menus", "Add e&vent"))
+
+        def refill() -> None:
+            from gui.dialogs.event_commands import fill_event_menu
+
+            submenu.aboutToShow.disconnect(refill)
+            fill_event_menu(submenu, window.document, window.add_event)
+
+        submenu.aboutToShow.connect(refill)
 
     return fill
 

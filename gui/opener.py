@@ -9,9 +9,11 @@ from PySide6.QtWidgets import QWidget
 from engine import events as ev
 from engine.arch.registers import Registers
 from engine.arch.rights import FETCH
+from engine.errors import InputError
 from engine.memory.image import Image
 from engine.memory.library import Library
 from engine.scenario import Scenario
+from gui import scenarios
 from gui.dialogs.prompts import Prompts
 from gui.document import Document, Query
 from gui.jobs import Report, runner
@@ -45,7 +47,19 @@ class Opener(QObject):
     def open(self, path: str) -> None:
         """Open the image in the file ``path``; where it cannot be read, a sentence says why and all stays as it is."""
         absolute = str(Path(path).absolute())
+        if absolute.endswith(scenarios.SUFFIX):
+            self._open_scenario(absolute)
+            return
         self._read(absolute, lambda image: self._show(absolute, image))
+
+    def _open_scenario(self, path: str) -> None:
+        try:
+            scenarios.show(self._document, scenarios.read(path))
+        except InputError as error:
+            self._failed(path, str(error))
+            return
+        self._recent.add(path)
+        self.opened.emit()
 
     def open_built_in(self, sight: int = 0) -> None:
         """Walk sight ``sight`` of the image that comes with the program, which is opened unless it is open already."""

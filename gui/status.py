@@ -2,17 +2,20 @@
 
 from pathlib import PurePath
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QStatusBar, QToolButton, QWidget
 
 from engine.arch.addresses import grouped, size_name
-from engine.arch.registers import Mode
+from engine.arch.registers import Mode, Vendor
 from engine.machine import State
 from gui.document import Change, Document
 from gui.explain import engine_text
 from gui.icons import icon
 from gui.jobs import Jobs
 from gui.theme import GRID, follow
+
+DELAY = 200
+"""Milliseconds after which work is shown."""
 
 
 class StatusBar(QStatusBar):
@@ -42,7 +45,11 @@ class StatusBar(QStatusBar):
         self.addWidget(self.mode, 1)
         self.addPermanentWidget(self._panel)
         document.changed.connect(self._on_change)
-        jobs.changed.connect(self._show_work)
+        jobs.changed.connect(self._on_work)
+        self._delay = QTimer(self)
+        self._delay.setSingleShot(True)
+        self._delay.setInterval(DELAY)
+        self._delay.timeout.connect(self._show_work)
         self._show_state()
         self._show_work()
 
@@ -57,13 +64,20 @@ class StatusBar(QStatusBar):
 
     def _image(self, state: State) -> str:
         if state.image is None:
-            return self.tr("no image open") if state.host is None else ""
+            events = len(self._document.scenario.events)
+            return (
+                self.tr("no image open")
+                if state.host is None
+                else self.tr("scenario, {count} events").format(count=events)
+            )
         text = self.tr("{name}, {format}, {size}")
         return text.format(
             name=PurePath(state.image.path).name, format=state.image.format, size=size_name(state.image.size)
         )
 
     def _mode(self, state: State) -> str:
+        if state.host is not None:
+            return self._host(state)
         if state.image is None:
             return ""
         registers = state.registers
@@ -71,6 +85,28 @@ class StatusBar(QStatusBar):
             return self.tr("paging off")
         text = self.tr("{mode} paging, CR3 {cr3}")
         return text.format(mode=engine_text(registers.mode.value), cr3=grouped(registers.cr3))
+
+    def _host(self, state: State) -> str:
+        """The machine in a line: vendor, what KVM walks in two dimensions, VMs, vCPUs and pCPUs."""
+        assert state.host is not None
+        vms = [vm for vm in state.vms if vm is not None]
+        is_amd = state.host.vendor is Vendor.AMD
+        parts = ["AMD" if is_amd else "Intel"]
+        if state.module is not None:
+            parts.append("NPT" if is_amd else "EPT")
+        parts += [
+            self.tr("VMs: {count}").format(count=len(vms)),
+            self.tr("vCPUs: {count}").format(count=sum(len(vm.vcpus) for vm in vms)),
+            self.tr("pCPUs: {count}").format(count=len(state.host.pcpus)),
+        ]
+        return " · ".join(parts)
+
+    def _on_work(self) -> None:
+        """Work that is over soon is not worth a flicker."""
+        if self._panel.isVisible() or not self._jobs.running:
+            self._show_work()
+        elif not self._delay.isActive():
+            self._delay.start()
 
     def _show_work(self) -> None:
         running = self._jobs.running

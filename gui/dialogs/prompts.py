@@ -21,12 +21,26 @@ class Prompts:
     def about(self, parent: QWidget | None, title: str, text: str) -> None:
         QMessageBox.about(parent, title, text)
 
+    def scenario_to_save(self, parent: QWidget | None) -> str:
+        """The path for a scenario; empty where the user changed his mind."""
+        path, _ = QFileDialog.getSaveFileName(
+            parent,
+            translate("Prompts", "Save the scenario"),
+            translate("Prompts", "scenario.json"),
+            translate("Prompts", "Scenarios (*.json)"),
+        )
+        return path
+
     def image_to_open(self, parent: QWidget | None, folder: str) -> str:
         """The path of a memory image; empty where the user changed his mind."""
         path, _ = QFileDialog.getOpenFileName(
             parent,
-            translate("Prompts", "Open a memory image"),
+            translate("Prompts", "Open a memory image or a scenario"),
             folder,
-            translate("Prompts", "All files (*);;ELF cores and raw memory (*.core *.elf *.dump *.raw *.bin *.gz *.xz)"),
+            ";;".join((
+                translate("Prompts", "All files (*)"),
+                translate("Prompts", "Memory images (*.core *.elf *.dump *.raw *.bin *.gz *.xz)"),
+                translate("Prompts", "Scenarios (*.json)"),
+            )),
         )
         return path

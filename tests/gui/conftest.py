@@ -34,6 +34,9 @@ class Answers(Prompts):
     def image_to_open(self, parent: QWidget | None, folder: str) -> str:
         return self.path
 
+    def scenario_to_save(self, parent: QWidget | None) -> str:
+        return self.path
+
     def run(self, dialog: QDialog) -> bool:
         return self.fill(dialog) is not False
 
