@@ -1,0 +1,153 @@
+"""What is pictured: each scene brings the window, or a dialog of it, into a state and gives the widget to grab."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from PySide6.QtCore import QEventLoop, QSettings, QTimer
+from PySide6.QtWidgets import QWidget
+
+from engine.arch.registers import Features
+from engine.memory.library import Library
+from gui import app
+from gui.dialogs.crash import CrashDialog
+from gui.dialogs.image_dialog import ImageDialog
+from gui.dialogs.prompts import Prompts
+from gui.dialogs.register_dialog import RegisterDialog
+from gui.dialogs.store_dialog import StoreDialog
+from gui.jobs import runner
+from gui.main_window import MainWindow
+from gui.sights import sights
+from gui.theme import Scheme
+
+SCHEMES = (Scheme.LIGHT, Scheme.DARK)
+SETTLE = 120
+"""Milliseconds for layouts to settle."""
+Scene = Callable[[MainWindow], QWidget]
+
+
+def wait(until: Callable[[], bool] = lambda: False, limit: int = SETTLE) -> None:
+    """Let the window live until ``until``, at most ``limit`` milliseconds."""
+    loop = QEventLoop()
+    timer = QTimer()
+    timer.timeout.connect(lambda: loop.quit() if until() else None)
+    timer.start(10)
+    QTimer.singleShot(limit, loop.quit)
+    loop.exec()
+
+
+def tab(number: int, sight: int) -> Scene:
+    def scene(window: MainWindow) -> QWidget:
+        window.tabs.setCurrentIndex(number)
+        window.document.ask(sights()[sight].query)
+        wait(lambda: not runner().running, 3000)
+        return window
+
+    return scene
+
+
+def small(window: MainWindow) -> QWidget:
+    window.resize(1024, 700)
+    return tab(1, 4)(window)
+
+
+def unmapped(window: MainWindow) -> QWidget:
+    window.tabs.setCurrentIndex(0)
+    window.address_bar.walk(0x5794A9)
+    wait(window.notice.isVisible, 3000)
+    return window
+
+
+def bad_address(window: MainWindow) -> QWidget:
+    window.address_bar.field.setText("0x7f56_4230_9abg")
+    window.address_bar.go()
+    return window
+
+
+def help_page(window: MainWindow) -> QWidget:
+    window.show_help("machine")
+    return window
+
+
+def edited(window: MainWindow) -> QWidget:
+    """A timeline with something in it: a register set, accesses, one that faults."""
+    window.address_bar.walk(0x401000)
+    window.perform_access()
+    window.address_bar.walk(0xFFFF_FFFF_8340_0000)
+    window.perform_access()
+    return window
+
+
+def register(window: MainWindow) -> QWidget:
+    dialog = RegisterDialog(window.document, "cr4", window)
+    dialog.by_processor.setChecked(True)
+    dialog.field.set_value(dialog.field.value ^ 1 << 12 if dialog.field.value else 0)
+    return dialog
+
+
+def image_dialog(window: MainWindow) -> QWidget:
+    dialog = ImageDialog("memory.raw", Features(), window)
+    dialog.fields["efer"].setText("0x100")
+    return dialog
+
+
+def store(window: MainWindow) -> QWidget:
+    return StoreDialog(0x7FFF_8ABE_9000, sights()[0].access.kind, window)
+
+
+def crash(window: MainWindow) -> QWidget:
+    return CrashDialog(ZeroDivisionError("made for this picture"), window)
+
+
+def nothing_open(window: MainWindow) -> QWidget:
+    from engine.scenario import Scenario
+
+    window.document.open(Scenario())
+    return window
+
+
+SCENES: dict[str, Scene] = {
+    "nothing-open": nothing_open,
+    "hierarchy": tab(0, 0),
+    "hierarchy-huge-page": tab(0, 1),
+    "walk": tab(1, 0),
+    "walk-fault": tab(1, 4),
+    "mappings": tab(2, 0),
+    "unmapped": unmapped,
+    "bad-address": bad_address,
+    "help": help_page,
+    "timeline": edited,
+    "small": small,
+    "dialog-register": register,
+    "dialog-image": image_dialog,
+    "dialog-store": store,
+    "dialog-crash": crash,
+}
+
+
+def render(folder: Path, scale: str) -> None:
+    application = app.create_application(["walkscope"])
+    home = TemporaryDirectory()
+    settings = QSettings(f"{home.name}/settings.ini", QSettings.Format.IniFormat)
+    for scheme in SCHEMES:
+        for name, scene in SCENES.items():
+            settings.clear()
+            settings.setValue("look/scheme", scheme.value)
+            window = app.create_window(settings, Prompts())
+            window.show()
+            window.fill(Library())
+            window.opener.open_built_in()
+            wait(lambda window=window: window.document.walk is not None, 5000)
+            pictured = scene(window)
+            pictured.show()
+            wait()
+            pictured.grab().save(str(folder / f"{name}-{scheme.value}-{round(float(scale) * 100)}.png"))
+            window.close()
+            window.deleteLater()
+    application.quit()
+    home.cleanup()
+
+
+if __name__ == "__main__":
+    render(Path(sys.argv[1]), sys.argv[2])
