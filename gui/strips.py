@@ -1,6 +1,7 @@
 """Strips above the views: the sights of the built-in image, and what there is to say about the address just walked."""
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtGui import QPaintEvent
 from PySide6.QtWidgets import QButtonGroup, QFrame, QHBoxLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from engine.arch.addresses import grouped
@@ -22,7 +23,7 @@ class SightsStrip(QFrame):
         self._sights = sights()
         self.buttons = QButtonGroup(self)
         self.buttons.setExclusive(False)
-        title = QLabel(self.tr("Worth seeing"))
+        title = _ShyLabel(self.tr("Worth seeing"))
         title.setProperty("role", "muted")
         row = QHBoxLayout()
         row.setSpacing(GRID)
@@ -85,6 +86,17 @@ class SightsStrip(QFrame):
             self.buttons.button(number).setChecked(number in walked)
         self.sentence.setText(self._sights[walked[0]].sentence if walked else "")
         self.sentence.setVisible(bool(walked))
+
+
+class _ShyLabel(QLabel):
+    """Text that takes no room, and is not shown, where there is not enough for all of it."""
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(0, super().minimumSizeHint().height())
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        if self.width() >= self.sizeHint().width():
+            super().paintEvent(event)
 
 
 class NoticeStrip(QFrame):

@@ -20,14 +20,15 @@ from gui.document import Change, Document, Selection
 from gui.explain import entry_title, why, why_entry
 from gui.models.inspected import Inspected, inspected
 from gui.paint.bits import BitCells
-from gui.paint.marks import SMALL, empty_state
-from gui.theme import GAP, GRID, MARGIN, mono_font, ui_font
+from gui.paint.marks import SMALL, empty_state, text_width
+from gui.theme import GAP, GRID, MARGIN, mono_font, signals, ui_font
 from gui.widgets.bit_cells import BitCellsWidget
 from gui.widgets.entry_tables import FieldsTable, RawTable
 from gui.widgets.level_chip import LevelChip
 from gui.widgets.text_label import TextLabel
 
-NARROWEST = 66 * GRID
+NARROWEST = 38
+"""Digits that fit into the least width."""
 
 
 class InspectorView(QWidget):
@@ -43,7 +44,6 @@ class InspectorView(QWidget):
         self.fields = FieldsTable()
         self.raw = RawTable()
         self._empty = _Empty()
-        self.setMinimumWidth(NARROWEST)
         self._stack = QStackedLayout(self)
         self._stack.addWidget(self._empty)
         self._stack.addWidget(self._filled())
@@ -54,7 +54,9 @@ class InspectorView(QWidget):
         self.raw.activated.connect(self._on_raw)
         copy = QShortcut(QKeySequence.StandardKey.Copy, self, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
         copy.activated.connect(self.copy)
+        signals().changed.connect(self._fit)
         document.changed.connect(self._on_change)
+        self._fit()
         self._show()
 
     def _filled(self) -> QWidget:
@@ -95,6 +97,10 @@ class InspectorView(QWidget):
 
     def sizeHint(self) -> QSize:
         return QSize(300, 560)
+
+    def _fit(self) -> None:
+        """Never narrower than the fields can be read."""
+        self.setMinimumWidth(round(text_width("0" * NARROWEST, mono_font())))
 
     # --- what is shown
 

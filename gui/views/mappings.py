@@ -73,7 +73,7 @@ class MappingsView(QWidget):
         copy = QShortcut(QKeySequence.StandardKey.Copy, self.table, context=Qt.ShortcutContext.WidgetShortcut)
         copy.activated.connect(self.copy)
         self._enumeration.ready.connect(self._show)
-        self._enumeration.failed.connect(lambda sentence: self._say(self.tr("The tables cannot be read"), sentence))
+        self._enumeration.failed.connect(self._on_failure)
         document.changed.connect(self._on_change)
 
     def _arrange(self) -> None:
@@ -124,6 +124,9 @@ class MappingsView(QWidget):
             if self._mappings is None:
                 self._say(self.tr("Reading the page tables"), "")
             self._enumeration.ask()
+
+    def _on_failure(self, sentence: str) -> None:
+        self._say(self.tr("The tables cannot be read"), sentence)
 
     def _say(self, title: str, advice: str) -> None:
         self._mappings = None
