@@ -128,8 +128,8 @@ def _livelock(state: State) -> Iterator[Finding]:
     result = state.effect.exits[-1].reaction.result
     yield Finding(
         "livelock", Severity.HAZARD, "An access never ends",
-        f"The same exit comes back every {lock.period} exits and KVM answers {result}; no byte of memory and nothing "
-        "of KVM's state changes but counters.",
+        f"The same exit comes back {_rhythm(lock.period)} and KVM answers {result}; no byte of memory and nothing of "
+        "KVM's state changes but counters.",
         (
             Evidence("counters, each round", growth),
             Evidence("trace of a round", ", ".join(lock.tracepoints)),
@@ -138,6 +138,10 @@ def _livelock(state: State) -> Iterator[Finding]:
         "Count faults on one GPA that end as spurious without a change of the SPTE.",
         "Compare the hardware's depth with KVM's, and stop the vCPU with an error.",
     )  # fmt: skip
+
+
+def _rhythm(period: int) -> str:
+    return "each time" if period == 1 else f"every {period} exits"
 
 
 # --- what guests reach -----------------------------------------------------------------------------------------------
@@ -180,14 +184,18 @@ def _exposed_to(here: Side) -> Iterator[Finding]:
         gpa, hpa = int(gfns[hit[0]]) << 12, int(t.physical[hit[0]])
         yield Finding(
             f"exposed-{what.name.lower().replace('_', '-')}", severity, title,
-            f"VM {here.vm.index} on pCPU {here.pcpu}: {len(hit)} guest pages, {writable} of them writable, without an "
-            "exit that KVM could see.",
+            f"VM {here.vm.index} on pCPU {here.pcpu}: {_count(len(hit), 'guest page')}, {writable:,} writable, without "
+            "an exit that KVM could see.",
             (Evidence("first: GPA", grouped(gpa), gpa), Evidence("leads to HPA", grouped(hpa), hpa)),
             manual("AMD APM vol. 2, 15.25.5" if here.second.kind.value == "NPT" else "Intel SDM vol. 3C, 29.3.2"),
             "It cannot, short of comparing the depths: nothing faults.",
             "As for KVM's level: do not enter the guest with another depth.",
             vm=here.vm.index, vcpu=here.vcpu.index, pcpu=here.pcpu,
         )  # fmt: skip
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _writable_and_executable(state: State) -> Iterator[Finding]:
@@ -202,7 +210,7 @@ def _writable_and_executable(state: State) -> Iterator[Finding]:
         va = int(found.va[hit[0]])
         yield Finding(
             "writable-executable", Severity.WARNING, "Pages are writable and executable",
-            f"{pages} pages of 4 KiB, in {len(hit)} ranges, can be both written and executed.",
+            f"{_count(pages, 'page')} of 4 KiB, in {_count(len(hit), 'range')}, can be both written and executed.",
             (Evidence("first", grouped(va), va),), manual("SDM vol. 3A, 4.6.1"),
             "Linux with CONFIG_DEBUG_WX walks its own tables at boot and warns.",
             "Map code read-only, or data no-execute.",
