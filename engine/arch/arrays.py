@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engine.arch.bits import U64, bit
 from engine.arch.faults import Unknown
 from engine.arch.memory import PhysicalMemory
+from engine.arch.memory import Words as WordMemory
 from engine.arch.paging import Level, Paging
 from engine.arch.registers import CR4, load_pdptes
 from engine.arch.rights import KEY_LO, US, Check
@@ -155,25 +156,22 @@ def page_base(level: Level, values: Words) -> Words:
     return base | (values & U(level.high)) << U(level.high_shift) if level.high else base
 
 
-def pdpte_registers(memory: PhysicalMemory, paging: Paging, *, strict: bool = True) -> tuple[Words, Small, Words]:
+def pdpte_registers(memory: WordMemory, paging: Paging, *, strict: bool = True) -> tuple[Words, Small, Words]:
     """The four PDPTE registers, a `Code` for each, and where the missing bytes are for those that are unknown.
 
     Registers that were not loaded are loaded from memory, all or none of them, as MOV to CR3 does; not ``strict``: each
     by itself, for reserved bits and presence of the others do not count.
     """
-    pdptes = paging.registers.pdptes
-    at = np.zeros(4, np.uint64)
-    if pdptes is None and not strict:
-        at = np.arange(paging.root, paging.root + 32, 8, dtype=np.uint64)
-        values, unknown = memory.gather(at)
-    elif pdptes is None:
+    found: tuple[int | None, ...] | None = paging.registers.pdptes
+    addresses = range(paging.root, paging.root + 32, 8)
+    if found is None and strict:
         loaded = load_pdptes(memory, paging.registers.cr3, paging.features)
         if not isinstance(loaded, tuple):
-            found, missing = (Code.UNKNOWN, loaded.address) if isinstance(loaded, Unknown) else (Code.PDPTE_LOAD, 0)
-            return at, np.full(4, found, np.uint8), at + U(missing)
-        pdptes = loaded
-    if pdptes is not None:
-        values, unknown = np.array(pdptes, np.uint64), np.zeros(4, np.bool_)
-    code = np.where(values & U(1) != 0, np.uint8(Code.OK), np.uint8(Code.NOT_PRESENT))
-    code[unknown] = Code.UNKNOWN
-    return values, code, np.where(unknown, at, U(0))
+            why, missing = (Code.UNKNOWN, loaded.address) if isinstance(loaded, Unknown) else (Code.PDPTE_LOAD, 0)
+            return np.zeros(4, np.uint64), np.full(4, why, np.uint8), np.full(4, missing, np.uint64)
+        found = loaded
+    elif found is None:
+        found = tuple(memory.word(address) for address in addresses)
+    codes = [Code.UNKNOWN if value is None else Code.OK if value & 1 else Code.NOT_PRESENT for value in found]
+    missed = [address if value is None else 0 for value, address in zip(found, addresses, strict=True)]
+    return np.array([value or 0 for value in found], np.uint64), np.array(codes, np.uint8), np.array(missed, np.uint64)

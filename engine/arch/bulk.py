@@ -64,17 +64,22 @@ class Translations(msgspec.Struct, frozen=True):
         return Translations(*(getattr(self, name)[rows] for name in self.__struct_fields__))
 
 
-_REASONS = {
+REASONS = {
     Code.NOT_PRESENT: Reason.NOT_PRESENT,
     Code.RESERVED: Reason.RESERVED,
     Code.RIGHTS: Reason.RIGHTS,
     Code.KEY: Reason.RIGHTS,
+    Code.MISCONFIGURED: Reason.MISCONFIGURED,
+}
+CODES = {reason: code for code, reason in REASONS.items() if code is not Code.KEY} | {
+    Reason.OUT_OF_RANGE: Code.NOT_PRESENT,
+    Reason.UNKNOWN: Code.UNKNOWN,
 }
 
 
 def error_code(code: Code, paging: Paging, access: Access = READ) -> int | None:
     """The #PF error code that ``code`` stands for; None where it is no page fault."""
-    reason = _REASONS.get(code)
+    reason = REASONS.get(code)
     if reason is None:
         return None
     check = compile_check(paging, access)

@@ -1,15 +1,54 @@
-"""The array walker through a second stage: guest-physical addresses, millions of them.
+"""The array walker through a second stage: guest-linear and guest-physical addresses, millions of them.
 
-A property test holds it equal to `nested_walk`, address by address, faults included.
+A property test holds it equal to `nested_walk`, address by address, faults included. One thing differs: accessed and
+dirty flags are not written, so tables that hold each other's flags are read as they are in memory.
 """
 
 import numpy as np
 
-from engine.arch.arrays import Code, U, Words
-from engine.arch.bulk import ArrayWalker, Progress, Translations, blocks, empty
+from engine.arch.arrays import ON_ENTRY, ON_PAGE, Code, Index, Right, Small, U, Words, pdpte_registers
+from engine.arch.bulk import CODES, ArrayWalker, Progress, Translations, blocks, check_addresses, empty
+from engine.arch.faults import Reason
 from engine.arch.memory import PhysicalMemory
-from engine.arch.rights import READ, Access, Check
+from engine.arch.nested_walk import GuestPhysical
+from engine.arch.paging import Paging
+from engine.arch.rights import READ, Access, Check, compile_check
 from engine.arch.second_stage import SecondStage, final_check
+from engine.arch.upper import BLOCK, Located, Registers
+
+
+class SecondWalker:
+    """The second stage for blocks of guest-physical addresses, and (`Through`) for a guest's tables."""
+
+    def __init__(self, memory: PhysicalMemory, second: SecondStage) -> None:
+        self._walker = ArrayWalker(memory, second.paging)
+        self._second = second
+
+    def walk(self, addresses: Words, check: Check, out: Translations) -> None:
+        """Walk at most `BLOCK` addresses; rows of ``out`` that have a code already are left alone.
+
+        Addresses out of reach are `Code.NOT_PRESENT` at level 0.
+        """
+        if self._second.reach < 64:
+            beyond = addresses >> U(self._second.reach) != 0
+            np.maximum(out.code, beyond * np.uint8(Code.NOT_PRESENT), out=out.code)
+        self._walker.walk(addresses, check, out)
+
+    def locate(self, tables: Words) -> Located:
+        out = empty(len(tables))
+        for start in range(0, len(tables), BLOCK):
+            block = slice(start, start + BLOCK)
+            self.walk(tables[block], self._second.table, out.part(block))
+        fixed = np.zeros(len(tables), np.uint8)
+        if self._second.update_needs:
+            fixed[:] = out.rights & np.uint16(Right.W) == 0
+        return Located(out.physical, flagged(out.code, ON_ENTRY), fixed)
+
+
+def flagged(code: Small, where: int) -> Small:
+    """Codes of the second stage as those of a whole walk. Unknown bytes are that wherever they are."""
+    stopped: Small = ((code != Code.OK) & (code != Code.UNKNOWN)) * np.uint8(where)
+    return code + stopped
 
 
 def translate_physical(
@@ -28,10 +67,74 @@ def translate_physical(
     """
     addresses = np.ascontiguousarray(addresses, np.uint64)
     wanted = check or final_check(second, access, 3, True)
-    out, walker = empty(len(addresses)), ArrayWalker(memory, second.paging)
+    out, walker = empty(len(addresses)), SecondWalker(memory, second)
+    for block in blocks(len(addresses), progress):
+        walker.walk(addresses[block], wanted, out.part(block))
+    return out
+
+
+def translate_nested(
+    memory: PhysicalMemory,
+    guest: Paging,
+    second: SecondStage,
+    addresses: Words,
+    access: Access = READ,
+    *,
+    progress: Progress | None = None,
+) -> Translations:
+    """Translate guest-linear ``addresses`` to host-physical ones: ``guest`` through ``second``, both in ``memory``.
+
+    Codes of the second stage have `ON_ENTRY` or `ON_PAGE` added. ``rights`` are those of both stages, ``page_shift``
+    that of the smaller page; ``level`` of what failed on the page itself, or went through, is the second stage's.
+    """
+    addresses = np.ascontiguousarray(addresses, np.uint64)
+    out, through = empty(len(addresses)), SecondWalker(memory, second)
+    walker = check = None
+    if guest.format is not None:
+        walker = ArrayWalker(memory, guest, through=through, pdptes=guest_pdptes(memory, guest, second))
+        check = compile_check(guest, access)
+    finals = [final_check(second, access, guest.registers.cpl, user) for user in (False, True)]
     for block in blocks(len(addresses), progress):
         rows = out.part(block)
-        if second.reach < 64:
-            rows.code[addresses[block] >> U(second.reach) != 0] = Code.NOT_PRESENT
-        walker.walk(addresses[block], wanted, rows)
+        linear = check_addresses(guest, addresses[block], access, rows.code)
+        if walker is None or check is None:
+            rows.physical[:], rows.rights[:], rows.page_shift[:] = linear, Right.ALL, 63
+        else:
+            walker.walk(linear, check, rows)
+        if finals[0] == finals[1]:
+            _finish(through, finals[0], rows, np.flatnonzero(rows.code == Code.OK))
+        else:
+            user = rows.rights & np.uint16(Right.U) != 0
+            for final, lanes in zip(finals, (~user, user), strict=True):
+                _finish(through, final, rows, np.flatnonzero(lanes & (rows.code == Code.OK)))
     return out
+
+
+def _finish(through: SecondWalker, final: Check, rows: Translations, lanes: Index) -> None:
+    """Take some ``lanes`` from the guest-physical addresses in ``rows`` to host-physical ones."""
+    gpa, page = rows.physical[lanes], empty(len(lanes))
+    through.walk(gpa, final, page)
+    ok = page.code == Code.OK
+    rows.physical[lanes] = np.where(ok | (page.code == Code.UNKNOWN), page.physical, gpa)
+    rows.code[lanes] = flagged(page.code, ON_PAGE)
+    rows.level[lanes] = page.level
+    rows.page_shift[lanes] = np.minimum(rows.page_shift[lanes], page.page_shift)
+    rows.rights[lanes] &= page.rights | ok * np.uint16(GUEST_RIGHTS)
+
+
+GUEST_RIGHTS = 0xFFFF & ~(Right.R | Right.W | Right.X)
+"""Rights that are the guest's alone."""
+
+
+def guest_pdptes(memory: PhysicalMemory, guest: Paging, second: SecondStage) -> Registers | None:
+    """The PDPTE registers of a guest, loaded through the second stage where they are not given; None: it has none."""
+    if not guest.pdptes_are_registers:
+        return None
+    physical = GuestPhysical(memory, second)
+    values, code, at = pdpte_registers(physical, guest)
+    stopped = physical.stopped
+    if stopped is None:
+        return values, code, at
+    if stopped.reason is Reason.UNKNOWN:
+        return values, code, np.full(4, stopped.address, np.uint64)
+    return values, np.full(4, CODES[stopped.reason] | ON_ENTRY, np.uint8), np.full(4, stopped.target, np.uint64)

@@ -89,7 +89,7 @@ class _Second:
         )  # fmt: skip
 
 
-class _GuestPhysical:
+class GuestPhysical:
     """Guest-physical memory read through the second stage, for the loads of PDPTE registers.
 
     A load that the second stage stops gives unknown bytes; `stopped` tells why.
@@ -140,7 +140,7 @@ def _translate(
         check = compile_check(guest, access)
         levels, base = guest.levels, guest.root
         if guest.pdptes_are_registers:
-            physical = _GuestPhysical(trail.memory, second)
+            physical = GuestPhysical(trail.memory, second)
             stopped, base = pdpte_register(trail, guest, linear, Stage.GUEST, physical)
             if physical.stopped is not None:
                 return _nested_fault(physical.stopped, second, None, None, access)
