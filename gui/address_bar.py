@@ -102,6 +102,9 @@ class AddressBar(QFrame):
         self._offer_places()
         query = self._document.query
         if query is None:
+            if self._shown is not None:
+                self._shown = None
+                self.field.clear()
             return
         if query.address != self._shown:
             self._shown = query.address

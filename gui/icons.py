@@ -1,7 +1,7 @@
 """Our icons, drawn from SVG in the colour of the theme. They are 24 units wide, in strokes of ``currentColor``."""
 
 from PySide6.QtCore import QBuffer, QByteArray, QIODevice, QSize
-from PySide6.QtGui import QColor, QGuiApplication, QIcon, QImageReader, QPixmap
+from PySide6.QtGui import QColor, QGuiApplication, QIcon, QImageReader, QPixmap, QPixmapCache
 
 from gui import resources
 from gui.theme import theme
@@ -28,8 +28,13 @@ def application_icon() -> QIcon:
 
 
 def pixmap(name: str, color: QColor, side: int = SIZE) -> QPixmap:
-    """Icon ``name`` as a picture, ``side`` device-independent pixels wide."""
-    return _pixmap(resources.text("icons", f"{name}.svg"), color, side)
+    """Icon ``name`` as a picture, ``side`` device-independent pixels wide. It is drawn once."""
+    key = f"walkscope/{name}/{color.name()}/{side}"
+    made = QPixmap()
+    if not QPixmapCache.find(key, made):
+        made = _pixmap(resources.text("icons", f"{name}.svg"), color, side)
+        QPixmapCache.insert(key, made)
+    return made
 
 
 def _pixmap(svg: str, color: QColor, side: int = SIZE) -> QPixmap:

@@ -17,7 +17,9 @@ def install(application: QApplication) -> None:
     def dress() -> None:
         application.setPalette(palette(theme()))
         icons = (resources.RESOURCES / "icons").as_posix()
-        application.setStyleSheet(sheet.substitute(colors(theme()), icons=icons))
+        application.setStyleSheet(
+            sheet.substitute(colors(theme()), icons=icons, scheme="dark" if theme().dark else "light")
+        )
 
     signals().changed.connect(dress)
     dress()

@@ -106,7 +106,7 @@ class MachineView(QWidget):
         cpus = state.image.cpus if state.image else ()
         self.cpus.clear()
         for cpu in cpus:
-            self.cpus.addItem(self.tr("CPU {number} of the image").format(number=cpu.index), cpu.index)
+            self.cpus.addItem(self.tr("CPU {number}").format(number=cpu.index), cpu.index)
         if state.cpu is None:
             self.cpus.insertItem(0, self.tr("registers as given"))
         self.cpus.setCurrentIndex(0 if state.cpu is None else state.cpu)

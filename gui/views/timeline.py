@@ -15,6 +15,7 @@ from PySide6.QtWidgets import (
 
 from gui.describe import Line
 from gui.document import Change, Document
+from gui.icons import pixmap
 from gui.models.timeline import Role, TimelineModel
 from gui.outcomes import Mark
 from gui.paint.marks import RIGHT, SMALL, draw_text, line_height, warning
@@ -123,6 +124,10 @@ def paint_row(
     top = card.center().y() - (first + second) / 2
     number = QRectF(card.left(), top, NUMBER - 3 * GRID, first)
     draw_text(painter, number, str(step), mono_font(SMALL), t.muted, RIGHT)
+    side = 4 * GRID
+    picture = pixmap(line.icon, t.muted, side)
+    at = QRectF(number.right() - side, top + first + (second - side) / 2, side, side)
+    painter.drawPixmap(at, picture, QRectF(picture.rect()))
     right = card.right() - (6 * GRID if bad else 2 * GRID)
     left = card.left() + NUMBER
     title = QRectF(left, top, right - left, first)
