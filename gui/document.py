@@ -110,11 +110,11 @@ class Document(QObject):
     def open(self, scenario: Scenario, step: int | None = None) -> None:
         """Show ``scenario``, at ``step`` (default: after its last event). Undo starts afresh."""
         self._replay = Replay(scenario, self._images)
-        self.is_open = True
-        self.undo_stack.clear()
+        self._step = len(scenario.events) if step is None else step
         self._query = self._walk = self._reference = self._selection = None
         self._pins = Pins()
-        self._step = len(scenario.events) if step is None else step
+        self.is_open = True
+        self.undo_stack.clear()  # tells who listens to it, so all else is in place by now
         self.changed.emit(Change.ALL)
 
     def go_to_step(self, step: int) -> None:
@@ -167,6 +167,11 @@ class Document(QObject):
         return self._pins
 
     @property
+    def is_pinned(self) -> bool:
+        """Whether the user pinned anything."""
+        return self._pins != Pins()
+
+    @property
     def pins(self) -> tuple[Pin, Pin]:
         """A and B as they are now, pinned or not."""
         return self._pins.resolve(self.scenario.events, self._step)
@@ -178,6 +183,10 @@ class Document(QObject):
     def pin_b(self, step: int | None, pcpu: int | None = None) -> None:
         """Compare with the state after ``step`` events; None: with the current one."""
         self._pin(msgspec.structs.replace(self._pins, b=None if step is None else Pin(step, pcpu)))
+
+    def unpin(self) -> None:
+        """Let A and B follow again."""
+        self._pin(Pins())
 
     def _pin(self, pins: Pins) -> None:
         if pins != self._pins:

@@ -140,3 +140,12 @@ def test_the_menus_offer_templates_and_the_events_that_can_be_next(window: MainW
     assert [a.text() for a in new.actions() if a.text()] == ["&Empty", *[t.name for t in templates()]]
     add.aboutToShow.emit()
     assert any("mode" in action.text() for action in add.actions())
+
+
+def test_a_shorter_scenario_can_take_the_place_of_an_edited_one(window: MainWindow) -> None:
+    """Undo starts afresh, and who listens to it finds the new scenario in place."""
+    window.begin(template("mode-change"))
+    window.perform_access()
+    window.begin(None)
+    assert window.document.step == 0
+    assert not window.document.undo_stack.canUndo()

@@ -1,0 +1,108 @@
+"""Scenes of hosts: walks in two dimensions, faults of every stage, effects of a mode change both ways, forms."""
+
+from collections.abc import Callable
+
+from PySide6.QtWidgets import QWidget
+
+from engine import events as ev
+from engine.arch.walk import Stage
+from engine.kvm.memslots import Pages
+from engine.machine.look import Place
+from engine.scenario import Scenario
+from gui import scenarios
+from gui.dialogs.event_form import EventForm
+from gui.document import Query
+from gui.main_window import MainWindow
+from gui.presets import preset
+from gui.templates import AMD, ROOT, TABLES, TARGET, templates
+
+Scene = Callable[[MainWindow], QWidget]
+LOW = 0x7456_7000
+"""A page that a 32-bit guest can name."""
+
+
+def _open(window: MainWindow, events: tuple[ev.Event, ...], page: str) -> None:
+    scenarios.show(window.document, Scenario(events=events))
+    window.tabs.setCurrentWidget(window.lazy(page))
+
+
+def _template(key: str) -> tuple[ev.Event, ...]:
+    return next(t for t in templates() if t.key == key).events()
+
+
+def _two_stages(key: str, page: str = "walk") -> Scene:
+    def scene(window: MainWindow) -> QWidget:
+        _open(window, _template(key), page)
+        return window
+
+    return scene
+
+
+def _pae_guest(window: MainWindow) -> QWidget:
+    events = (
+        ev.BootHost(pcpus=(AMD, AMD), five_level=True), ev.LoadKvm(), ev.CreateVm(), ev.SetMemslot(), ev.CreateVcpu(),
+        ev.MapGuestPages(root=ROOT, tables=TABLES, address=LOW, target=TARGET, size=4096, mode="PAE"),
+        ev.SetGuestRegisters(registers=preset("PAE").at(ROOT, cpl=3)), ev.GuestAccess(address=LOW + 0xABC, size=4),
+    )  # fmt: skip
+    _open(window, events, "walk")
+    return window
+
+
+def _poked(key: str, stage: Stage, row: int, change: Callable[[int], int]) -> Scene:
+    """The template with the last entry of ``stage`` for guest level ``row`` changed, and its address walked again."""
+
+    def scene(window: MainWindow) -> QWidget:
+        _open(window, _template(key), "walk")
+        walk = window.document.walk
+        assert walk is not None
+        step = [s for s in walk.steps if s.stage is stage and s.row == row][-1]
+        assert step.address is not None
+        assert step.value is not None
+        window.document.append(ev.Poke(step.address, change(step.value)), "Poke")
+        return window
+
+    return scene
+
+
+def _effects(five: bool, pages: Pages, page: str = "effects") -> Scene:
+    def scene(window: MainWindow) -> QWidget:
+        backing = ev.Backing(pages=pages)
+        events = (
+            ev.BootHost(five_level=five), ev.LoadKvm(), ev.CreateVm(), ev.SetMemslot(backing=backing), ev.CreateVcpu(),
+            ev.Populate(), ev.ChangeMode(pcpu=1, la57=not five), ev.MoveVcpu(pcpu=1),
+        )  # fmt: skip
+        _open(window, events, page)
+        window.document.ask(Query(0x1000, cpl=0, place=Place(physical=True)))
+        return window
+
+    return scene
+
+
+def _form(window: MainWindow) -> QWidget:
+    _open(window, _template("amd-4"), "walk")
+    return EventForm(window.document, ev.ChangeMode, None, window)
+
+
+def _empty(window: MainWindow) -> QWidget:
+    window.begin(None)
+    return window
+
+
+HOST_SCENES: dict[str, Scene] = {
+    "host-4x4": _two_stages("amd-4"),
+    "host-5x5": _two_stages("amd-5"),
+    "host-ept": _two_stages("intel-ept"),
+    "host-hierarchy": _two_stages("amd-4", "hierarchy"),
+    "host-pae-under-5": _pae_guest,
+    "host-npf-in-the-middle": _poked("amd-4", Stage.NESTED, 2, lambda entry: 0),
+    "host-ept-misconfiguration": _poked("intel-ept", Stage.NESTED, 1, lambda entry: entry & ~0b101 | 0b010),
+    "host-guest-fault": _poked("amd-4", Stage.GUEST, 1, lambda entry: entry & ~0b100),
+    "host-mode-change": _two_stages("mode-change", "hierarchy"),
+    "host-empty": _empty,
+    "host-form": _form,
+    "effects-4-to-5-4k": _effects(False, Pages.SMALL),
+    "effects-4-to-5-2m": _effects(False, Pages.HUGE_2M),
+    "effects-5-to-4-4k": _effects(True, Pages.SMALL),
+    "effects-5-to-4-2m": _effects(True, Pages.HUGE_2M),
+}
+
