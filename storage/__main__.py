@@ -42,23 +42,21 @@ def build_parser() -> Parser:
 
 
 def export(path: str, out: str) -> None:
-    content = images.relative(files.open_file(path).content, _folder(out))
-    text = codec.encode_scenario(content.scenario).encode()
-    if out == STANDARD:
-        sys.stdout.buffer.write(text)
-        sys.stdout.buffer.flush()
-        return
+    content = files.open_file(path).content
     with named(out, writing=True):
-        disk.replace(os.path.abspath(out), text, None, files.same_as(text))
+        text = codec.encode_scenario(images.relative(content, _folder(out)).scenario).encode()
+        if out != STANDARD:
+            disk.replace(os.path.abspath(out), text, None, files.same_as(text))
+            return
+    sys.stdout.buffer.write(text)
+    sys.stdout.buffer.flush()
 
 
 def import_(source: str, path: str, force: bool) -> None:
-    if source == STANDARD:
-        text = sys.stdin.buffer.read(codec.MAX_BYTES + 1)
-    else:
-        with named(source):
-            text, _ = disk.read(source)
-    content = images.resolved(Content(scenario=codec.decode_scenario(text)), _folder(source))
+    with named(source):
+        text = sys.stdin.buffer.read(codec.MAX_BYTES + 1) if source == STANDARD else disk.read(source)[0]
+        folder = _folder(source)
+    content = images.resolved(Content(scenario=codec.decode_scenario(text)), folder)
     if not force and os.path.lexists(path):
         raise StorageError(Problem.CHANGED, f"{printable(path)}: it is there already; --force replaces it.")
     files.save(content, path)
@@ -78,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that nothing is flushed into it at exit
     except OSError as error:
-        print(f"Standard output: {of_os(error, writing=True)}.", file=sys.stderr)
+        print(f"The scenario cannot be written: {of_os(error, writing=True)}.", file=sys.stderr)
         return 2
     return 0
 

@@ -29,10 +29,7 @@ def pack(content: Content) -> bytes:
     tables = rows.of_content(content)
     tables["event"] = seal.with_links("event", tables["event"])
     tables["seal"] = seal.seals(tables)
-    try:
-        rows.check(tables)
-    except StorageError as error:
-        raise StorageError(Problem.TOO_LARGE, f"it cannot be saved, because {error}; make that smaller") from None
+    rows.check(tables)
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {schema.MAJOR << 16 | schema.MINOR}")

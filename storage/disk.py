@@ -112,7 +112,7 @@ def replace(path: str, data: bytes, known: Stamp | None, check: Check) -> tuple[
     A file that is not the ``known`` one (None: any) is not replaced. ``check(bytes)`` sees what was written before it
     takes the place of the old. Gives the new stamp, and whether it is sure to survive a power cut.
     """
-    path = os.path.realpath(path)
+    path = real(path)
     name = os.path.basename(path)
     folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -136,6 +136,14 @@ def replace(path: str, data: bytes, known: Stamp | None, check: Check) -> tuple[
             return stamp, _sync_folder(folder)
     finally:
         _close(folder)
+
+
+def real(path: str) -> str:
+    """Where a file lies, or would lie, without links on the way. Raises OSError where that cannot be told."""
+    try:
+        return os.path.realpath(path, strict=True)
+    except FileNotFoundError:
+        return os.path.join(os.path.realpath(os.path.dirname(path), strict=True), os.path.basename(path))
 
 
 def _replaceable(path: str, known: Stamp | None) -> os.stat_result | None:

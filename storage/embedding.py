@@ -11,6 +11,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
@@ -28,7 +29,6 @@ from storage.content import Content, Embedding, ImageFile
 from storage.errors import Problem, StorageError, named, printable
 from storage.images import Permit
 from storage.schema import MAX_NOTES
-from storage.seal import damaged
 
 if TYPE_CHECKING:
     from numpy import bool_, uint64
@@ -168,18 +168,17 @@ def _pieces(embedded: Embedding) -> list[_Piece]:
 def rebuild(content: Content, file: ImageFile) -> Image:
     """The image that the embedded frames of ``file`` make, in a file without a name. Raises StorageError."""
     assert file.embedded is not None
-    with named(file.path, writing=True):
-        core = cast(BinaryIO, tempfile.TemporaryFile(buffering=1 << 20))  # noqa: SIM115 - the image closes it
+    with named(file.path, writing=True), ExitStack() as on_failure:
+        core = cast(BinaryIO, on_failure.enter_context(tempfile.TemporaryFile(buffering=1 << 20)))
         try:
             _write_core(core, content.frames, file.embedded)
             core.flush()
-            return Image(core, file.path)
+            image = Image(core, file.path)
         except InputError as error:
-            core.close()
-            raise damaged(f"of its embedded frames, {error}") from error
-        except BaseException:
-            core.close()
-            raise
+            what = f"what the scenario holds of it is damaged ({error}); take a backup of the scenario"
+            raise StorageError(Problem.DAMAGED, what) from error
+        on_failure.pop_all()
+        return image
 
 
 def _write_core(core: BinaryIO, frames: Mapping[bytes, bytes], embedded: Embedding) -> None:
@@ -206,7 +205,7 @@ def _write_core(core: BinaryIO, frames: Mapping[bytes, bytes], embedded: Embeddi
 def _frame(frames: Mapping[bytes, bytes], digest: bytes) -> bytes:
     data = _unpacked(frames[digest], FRAME_SIZE)
     if len(data) != FRAME_SIZE or sha256(data).digest() != digest:
-        raise damaged("an embedded frame is not the one that was embedded")
+        raise InputError("a frame is not the one that was embedded")
     return data
 
 
@@ -218,9 +217,9 @@ def _unpacked(packed: bytes, limit: int) -> bytes:
         # Where the limit is reached, the end may still be to come, but not another byte.
         more = b"" if unpacker.eof else unpacker.decompress(unpacker.unconsumed_tail, 1)
     except zlib.error:
-        raise damaged("what is compressed in it cannot be unpacked") from None
+        raise InputError("what is compressed cannot be unpacked") from None
     if more or not unpacker.eof or unpacker.unused_data:
-        raise damaged("what is compressed in it is larger than it can be")
+        raise InputError("what is compressed is larger than it can be")
     return data
 
 

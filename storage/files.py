@@ -5,6 +5,7 @@ Everything that can go wrong outside this program is a `StorageError`.
 """
 
 import os
+import stat
 
 import msgspec
 
@@ -20,16 +21,16 @@ SUFFIX = ".wscope"
 
 
 class File(msgspec.Struct, frozen=True):
-    """A file as it was opened or saved. ``path`` is absolute; ``notice`` is a sentence for the user, or ''."""
+    """A file as it was opened or saved. ``path`` is absolute; paths of images in it are relative to ``folder``.
+
+    ``notice`` is a sentence for the user, or ''.
+    """
 
     path: str
+    folder: str
     stamp: Stamp
     version: Version
     notice: str = ""
-
-    @property
-    def folder(self) -> str:
-        return folder_of(self.path)
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -38,8 +39,16 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 def folder_of(path: str) -> str:
-    """The folder that paths in the file at ``path`` are relative to: its own, not that of a link to it."""
-    return os.path.dirname(os.path.realpath(path) if os.path.islink(path) else os.path.abspath(path))
+    """The folder that paths in the file at ``path`` are relative to: its own, not that of a link to it.
+
+    Raises OSError where that cannot be told.
+    """
+    path = os.path.abspath(path)
+    try:
+        is_link = stat.S_ISLNK(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        is_link = False
+    return os.path.dirname(disk.real(path) if is_link else path)
 
 
 def open_file(path: str) -> Opened:
@@ -54,7 +63,8 @@ def open_file(path: str) -> Opened:
                 f"{os.path.basename(path)} was saved by a newer Walkscope: what this one does not know of it is not "
                 "shown, and to keep it, save under another name."
             )
-        return Opened(images.resolved(content, folder_of(path)), File(path, stamp, version, notice))
+        folder = folder_of(path)
+        return Opened(images.resolved(content, folder), File(path, folder, stamp, version, notice))
 
 
 def peek(path: str) -> Peek:
@@ -78,13 +88,14 @@ def save(content: Content, path: str, known: File | None = None) -> File:
                 "it was saved by a newer Walkscope, and this one would lose what it does not know of it; save under "
                 "another name",
             )
-        inside = images.relative(content, folder_of(path))
+        folder = folder_of(path)
+        inside = images.relative(content, folder)
         data = container.pack(inside)
         if container.unpack(data)[0] != inside:
             raise AssertionError("what was packed does not unpack to the same")
         stamp, durable = disk.replace(path, data, known.stamp if known is not None else None, same_as(data))
     notice = f"{os.path.basename(path)} is saved, but a power cut now might undo that; save it once more."
-    return File(path, stamp, Version(MAJOR, MINOR), "" if durable else notice)
+    return File(path, folder, stamp, Version(MAJOR, MINOR), "" if durable else notice)
 
 
 def same_as(data: bytes) -> disk.Check:

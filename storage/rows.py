@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterable
 from math import isinf
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
@@ -23,8 +23,6 @@ MAX_DEPTH = 32
 MAX_THUMBNAIL_SIDE = 1024
 """Pixels."""
 _PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-
-T = TypeVar("T")
 
 
 def text_of_path(path: str) -> str:
@@ -83,16 +81,24 @@ def _image_frames(content: Content) -> Iterable[tuple[Any, ...]]:
 def check(tables: dict[str, Rows]) -> None:
     """Raises StorageError for what is too large, or cannot be, in a file."""
     for name, rows in tables.items():
-        typed(name, rows)
+        try:
+            _converted(name, rows)
+        except msgspec.ValidationError as error:
+            what = f"it cannot be saved, because of a {name.replace('_', ' ')} in it: {plain(str(error))}"
+            raise StorageError(Problem.TOO_LARGE, what) from None
 
 
 def typed(name: str, rows: Rows) -> list[Any]:
     """The rows as values of their row type, checked. Raises StorageError."""
-    kind = schema.ROWS[name]
     try:
-        return msgspec.convert(rows, list[kind], builtin_types=(bytes,))  # type: ignore[valid-type]
+        return _converted(name, rows)
     except msgspec.ValidationError as error:
-        raise StorageError(Problem.DAMAGED, f"a row of its table “{name}” cannot be: {plain(str(error))}") from None
+        raise damaged(f"a row of its table “{name}” cannot be: {plain(str(error))}") from None
+
+
+def _converted(name: str, rows: Rows) -> list[Any]:
+    kind = schema.ROWS[name]
+    return msgspec.convert(rows, list[kind], builtin_types=(bytes,))  # type: ignore[valid-type]
 
 
 # --- from rows
@@ -135,7 +141,12 @@ def _scenario(rows: list[schema.ScenarioRow], events: list[schema.EventRow]) -> 
             Problem.TOO_NEW,
             f"its events have format {rows[0].format} and this Walkscope reads format {codec.FORMAT}; get a newer one",
         )
-    configuration = _decoded(_from_json(rows[0].configuration), Configuration, "its configuration")
+    try:
+        configuration = codec.from_plain(_from_json(rows[0].configuration), Configuration, "configuration")
+    except StorageError:
+        raise
+    except InputError as error:
+        raise damaged(f"its configuration: {_reason(error)}") from None
     return Scenario(configuration, _events([row.body for row in events]))
 
 
@@ -153,20 +164,15 @@ def _event(number: int, body: str) -> Event:
     except InputError as error:
         raise StorageError(
             Problem.DAMAGED,
-            f"its event {number} is damaged or newer than this Walkscope ({_inner(error)}); get a newer one, or a "
+            f"its event {number} is damaged or newer than this Walkscope ({_reason(error)}); get a newer one, or a "
             "backup of the file",
         ) from None
 
 
-def _decoded(value: Any, kind: type[T], what: str) -> T:
-    try:
-        return codec.from_plain(value, kind, what)
-    except InputError as error:
-        raise damaged(f"{what}: {_inner(error)}") from None
-
-
-def _inner(error: InputError) -> str:
-    return plain(str(error).rstrip(".").replace(". ", ", "))
+def _reason(error: InputError) -> str:
+    """What the codec found wrong, without its “This event cannot be read”."""
+    text = str(error)
+    return plain((text.partition(": ")[2] or text).rstrip(".").replace(". ", ", "))
 
 
 def _from_json(text: str) -> Any:

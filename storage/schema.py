@@ -19,8 +19,8 @@ MAJOR, MINOR = 1, 0
 """A program reads every minor version of its major version, and older major versions through `storage.migrations`."""
 CREATE = v1.CREATE
 
-MAX_FILE = 1 << 30
-"""Bytes of a file, and with it of all that is in it."""
+MAX_FILE = 256 << 20
+"""Bytes of a file. Opening one takes about three times its size of memory."""
 MAX_ROWS = 10_000_000
 MAX_TEXT = 1 << 20
 """Bytes of a text that a person wrote, or of a value of the window's."""

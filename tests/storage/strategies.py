@@ -24,8 +24,9 @@ names = st.text(max_size=12)
 steps = st.integers(0, 1000)
 addresses = st.integers(0, U64) | st.sampled_from([0, 1 << 63, U64])
 paths = st.sampled_from([
-    "/scenarios/here/a.core", "/scenarios/b.core", "/elsewhere/c.core", "/elsewhere/\udcff\udc80.raw", "resource:debian",
-    "/scenarios/here/../d.core", "/scenarios/here/resource:no", "/scenarios/here/%41", "/", "/scenarios/here/\n“x”",
+    "/scenarios/here/a.core", "/scenarios/b.core", "/elsewhere/c.core", "/elsewhere/\udcff\udc80.raw",
+    "resource:debian", "/scenarios/here/../d.core", "/scenarios/here/resource:no", "/scenarios/here/%41",
+    "/", "/scenarios/here/\n“x”",
 ])  # fmt: skip
 json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),

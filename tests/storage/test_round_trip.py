@@ -111,7 +111,7 @@ def test_the_row_types_cover_every_table() -> None:
         (Content(notes=(Note(1, "x" * (schema.MAX_TEXT + 1)),)), "note"),
         (Content(pins=(Pin("x" * 1025, 1),)), "pin"),
         (Content(narration=(Stop(schema.MAX_ROWS + 1, "", ""),)), "narration"),
-        (Content(view_state={"x": "y" * schema.MAX_TEXT}), "view_state"),
+        (Content(view_state={"x": "y" * schema.MAX_TEXT}), "view state"),
         (Content(thumbnail=strategies.PNG + bytes(schema.MAX_THUMBNAIL)), "thumbnail"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -119,7 +119,7 @@ def test_the_row_types_cover_every_table() -> None:
 def test_what_could_not_be_opened_again_is_not_saved(tmp_path: Path, content: Content, what: str) -> None:
     path = str(tmp_path / "a.wscope")
     before = files.save(Content(), path)
-    with pytest.raises(StorageError, match=f"cannot be saved, because a row of its table “{what}”") as caught:
+    with pytest.raises(StorageError, match=f"cannot be saved, because of a {what} in it") as caught:
         files.save(content, path, before)
     assert caught.value.problem is Problem.TOO_LARGE
     assert files.status(before) is None
