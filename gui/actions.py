@@ -68,6 +68,10 @@ def _on_image(window: MainWindow) -> bool:
     return window.document.state.image is not None
 
 
+def _on_host(window: MainWindow) -> bool:
+    return window.document.state.host is not None
+
+
 def _scheme(scheme: Scheme) -> Callable[[MainWindow], None]:
     return lambda window: window.use_scheme(scheme)
 
@@ -115,7 +119,17 @@ def commands() -> tuple[Command, ...]:
         ),
         Command("show-hierarchy", translate("Actions", "&Hierarchy"), _tab(0), ("Ctrl+1",)),
         Command("show-walk", translate("Actions", "&Walk"), _tab(1), ("Ctrl+2",)),
-        Command("show-mappings", translate("Actions", "&Mappings"), _tab(2), ("Ctrl+3",)),
+        Command("show-effects", translate("Actions", "&Effects"), _tab(2), ("Ctrl+3",)),
+        Command("show-mappings", translate("Actions", "&Mappings"), _tab(3), ("Ctrl+4",)),
+        Command("pin-a", translate("Actions", "Pin this &step as A"),
+            lambda w: w.document.pin_a(w.document.step), ("Ctrl+Shift+A",), enabled=_on_host,
+        ),
+        Command("pin-b", translate("Actions", "Pin this step as &B"),
+            lambda w: w.document.pin_b(w.document.step), ("Ctrl+Shift+B",), enabled=_on_host,
+        ),
+        Command("unpin", translate("Actions", "&Unpin A and B"),
+            lambda w: w.document.unpin(), enabled=lambda w: w.document.is_pinned,
+        ),
         Command("scheme-system", translate("Actions", "As the &desktop"),
             _scheme(Scheme.SYSTEM), checked=_is_scheme(Scheme.SYSTEM),
         ),
@@ -174,18 +188,18 @@ def menus() -> tuple[tuple[str, tuple[str, ...]], ...]:
             "undo", "redo", "-", "@events", "edit-event", "duplicate-event", "delete-event", "event-up", "event-down",
         )),
         (translate("Actions", "&View"), (
-            "show-hierarchy", "show-walk", "show-mappings", "-", "@docks", "-", "@scheme", "larger-text",
-            "smaller-text", "normal-text", "-", "reset-layout",
+            "show-hierarchy", "show-walk", "show-effects", "show-mappings", "-", "@docks", "-", "@scheme",
+            "larger-text", "smaller-text", "normal-text", "-", "reset-layout",
         )),
         (translate("Actions", "&Machine"), ("choose-root", "edit-register")),
         (translate("Actions", "&Walk"), (
             "address", "perform", "@sights", "-", "first", "previous", "next", "last", "play", "-", "previous-event",
-            "next-event",
+            "next-event", "-", "pin-a", "pin-b", "unpin",
         )),
         (translate("Actions", "&Help"), ("help", "keys", "-", "about")),
     )  # fmt: skip
 
 
 TOOL_BAR = ("first", "previous", "next", "last", "play")
-CONTEXT = ("edit-event", "duplicate-event", "delete-event", "event-up", "event-down")
+CONTEXT = ("edit-event", "duplicate-event", "delete-event", "event-up", "event-down", "pin-a", "pin-b")
 """The context menu of the timeline."""

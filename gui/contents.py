@@ -67,6 +67,16 @@ def _provide(window: MainWindow) -> None:
 
         return WalkView(document, parent)
 
+    def effects(parent: QWidget) -> QWidget:
+        from gui.views.effects import EffectsView
+
+        return EffectsView(document, parent)
+
+    def findings(parent: QWidget) -> QWidget:
+        from gui.views.findings import FindingsView
+
+        return FindingsView(document, parent)
+
     def mappings(parent: QWidget) -> QWidget:
         from gui.views.mappings import MappingsView
 
@@ -81,8 +91,10 @@ def _provide(window: MainWindow) -> None:
         ("timeline", lambda parent: window.timeline),
         ("machine", machine),
         ("inspector", inspector),
+        ("findings", findings),
         ("hierarchy", hierarchy),
         ("walk", walk),
+        ("effects", effects),
         ("mappings", mappings),
         ("help", help_pane),
     ):

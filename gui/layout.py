@@ -14,11 +14,11 @@ from gui.theme import GRID
 
 HELP_PAGE = "helpPage"
 """The property of a widget that names the page of help about it."""
-VERSION = 1
+VERSION = 2
 """Of the layout that is saved; one of another version is not restored."""
 LEFT_WIDTH, RIGHT_WIDTH = 65 * GRID, 80 * GRID
-SHARES = (4, 6)
-"""How the docks on the left share the height."""
+LEFT_SHARES, RIGHT_SHARES = (4, 6), (7, 4)
+"""How the docks on each side share the height."""
 LEFT, RIGHT = Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidgetArea
 
 
@@ -112,7 +112,8 @@ class Layout:
         """Every dock as large as it was at the very first start."""
         for docks, width in ((self._left, LEFT_WIDTH), (self._right, RIGHT_WIDTH)):
             self._window.resizeDocks(docks[:1], [width], Qt.Orientation.Horizontal)
-        self._window.resizeDocks(self._left, list(SHARES), Qt.Orientation.Vertical)
+        for docks, shares in ((self._left, LEFT_SHARES), (self._right, RIGHT_SHARES)):
+            self._window.resizeDocks(docks, list(shares), Qt.Orientation.Vertical)
 
     def share(self, docks: list[Dock]) -> None:
         """Give ``docks``, which stand one above the other, the same height."""

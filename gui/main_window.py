@@ -58,7 +58,12 @@ class MainWindow(QMainWindow):
         self.recent = RecentFiles(settings)
         self.actions_ = Actions(self)
         self.center = Center(
-            {"hierarchy": self.tr("Hierarchy"), "walk": self.tr("Walk"), "mappings": self.tr("Mappings")}
+            {
+                "hierarchy": self.tr("Hierarchy"),
+                "walk": self.tr("Walk"),
+                "effects": self.tr("Effects"),
+                "mappings": self.tr("Mappings"),
+            }
         )
         self.tabs = self.center.tabs
         self.setCentralWidget(self.center)
@@ -68,11 +73,12 @@ class MainWindow(QMainWindow):
                 ("timeline", self.tr("Timeline")),
                 ("machine", self.tr("Machine")),
                 ("inspector", self.tr("Inspector")),
+                ("findings", self.tr("Findings")),
                 ("help", self.tr("Help")),
             )
         }
-        timeline, machine, inspector, help_ = self.docks.values()
-        self.layout_ = Layout(self, [timeline, machine], [inspector], [help_])
+        timeline, machine, inspector, findings, help_ = self.docks.values()
+        self.layout_ = Layout(self, [timeline, machine], [inspector, findings], [help_])
         self._build_bars()
         self.setWindowTitle("Walkscope")
         self.setAcceptDrops(True)

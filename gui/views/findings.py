@@ -1,6 +1,6 @@
 """Findings: what is amiss at the current step, the gravest first, each with its evidence and a way to it."""
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QPainter, QPaintEvent, QShowEvent
 from PySide6.QtWidgets import (
     QApplication,
@@ -21,6 +21,9 @@ from gui.paint.marks import empty_state
 from gui.theme import GAP, GRID, MARGIN, PAD
 from gui.widgets.finding_card import FindingCard
 
+AT_FIRST = 500
+"""Milliseconds before the first look, whose arrays take a while to import: the window starts before it."""
+
 
 class FindingsView(QWidget):
     """Looks while it is visible, in a worker; cards of findings that stay are kept, so nothing flickers."""
@@ -32,6 +35,10 @@ class FindingsView(QWidget):
         self._known: Known = {}
         self._unfolded: set[str] = set()
         self._key = key = f"findings {id(self)}"
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(AT_FIRST)
+        self._soon.timeout.connect(self.refresh)
         self._build()
         document.changed.connect(self._on_change)
         self.destroyed.connect(lambda: runner().cancel(key))
@@ -85,14 +92,15 @@ class FindingsView(QWidget):
 
     def _on_change(self, change: Change) -> None:
         if self.isVisible() and change & (Change.SCENARIO | Change.STATE):
-            self.refresh()
+            self._soon.start()
 
     def showEvent(self, event: QShowEvent) -> None:
-        self.refresh()
+        self._soon.start()
         super().showEvent(event)
 
     def refresh(self) -> None:
         """Look at the current step; what is shown stays until the answer is there."""
+        self._soon.setInterval(0)
         document, known = self._document, self._known
         state = document.state
         if state.host is None and state.image is None:

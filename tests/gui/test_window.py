@@ -101,10 +101,10 @@ def test_another_walk_ends_the_playing(focused: MainWindow, qtbot: QtBot) -> Non
 
 def test_the_tabs_are_chosen_by_keys(focused: MainWindow, qtbot: QtBot) -> None:
     titles = []
-    for key in (Qt.Key.Key_2, Qt.Key.Key_3, Qt.Key.Key_1):
+    for key in (Qt.Key.Key_2, Qt.Key.Key_3, Qt.Key.Key_4, Qt.Key.Key_1):
         press(qtbot, focused, key, Qt.KeyboardModifier.ControlModifier)
         titles.append(focused.tabs.tabText(focused.tabs.currentIndex()))
-    assert titles == ["Walk", "Mappings", "Hierarchy"]
+    assert titles == ["Walk", "Effects", "Mappings", "Hierarchy"]
 
 
 def test_f1_shows_the_help_of_the_view_in_focus(focused: MainWindow, qtbot: QtBot) -> None:
@@ -155,7 +155,7 @@ def test_with_nothing_open_only_what_makes_sense_is_enabled(empty_window: MainWi
     off = {command.id for command in commands() if not actions[command.id].isEnabled()}
     assert off == {
         "save-scenario", "undo", "redo", "edit-event", "duplicate-event", "delete-event", "event-up", "event-down",
-        "edit-register", "choose-root",
+        "edit-register", "choose-root", "pin-a", "pin-b", "unpin",
         "first", "previous", "next", "last", "play", "perform", "previous-event", "next-event",
     }  # fmt: skip
 

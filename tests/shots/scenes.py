@@ -113,7 +113,7 @@ SCENES: dict[str, Scene] = {
     "hierarchy-huge-page": tab(0, 1),
     "walk": tab(1, 0),
     "walk-fault": tab(1, 4),
-    "mappings": tab(2, 0),
+    "mappings": tab(3, 0),
     "unmapped": unmapped,
     "bad-address": bad_address,
     "help": help_page,
