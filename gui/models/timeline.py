@@ -18,6 +18,8 @@ class Role(IntEnum):
     LINE = Qt.ItemDataRole.UserRole
     """The `Line` of the row, to be painted."""
     STEP = Qt.ItemDataRole.UserRole + 1
+    PINS = Qt.ItemDataRole.UserRole + 2
+    """Of A and B those that are at the row, each with whether the user pinned it there."""
 
 
 class TimelineModel(QAbstractListModel):
@@ -57,6 +59,8 @@ class TimelineModel(QAbstractListModel):
             return None
         if role == Role.STEP:
             return index.row()
+        if role == Role.PINS:
+            return self._pins(index.row())
         line = self.line(index.row())
         match role:
             case Role.LINE:
@@ -68,6 +72,14 @@ class TimelineModel(QAbstractListModel):
             case Qt.ItemDataRole.AccessibleTextRole:
                 return self._spoken(index.row(), line)
         return None
+
+    def _pins(self, step: int) -> tuple[tuple[str, bool], ...]:
+        """None before there is a host: there is nothing to compare."""
+        if self._document.state.host is None:
+            return ()
+        pinned = self._document.pinned
+        both = zip("AB", self._document.pins, (pinned.a, pinned.b), strict=True)
+        return tuple((name, own is not None) for name, pin, own in both if pin.step == step)
 
     def _spoken(self, step: int, line: Line) -> str:
         news = {

@@ -23,6 +23,7 @@ TALLEST, LOWEST = 13 * GRID, 8 * GRID
 """Height of a card."""
 SMALL_BELOW = 10 * GRID
 """Height below which the words on a card are small."""
+ARROW = 4 * GRID
 ROWS = 5
 """As many rows as the picture would like to have room for."""
 
@@ -44,7 +45,8 @@ def preferred_height() -> float:
 
 
 def least_height() -> float:
-    return 2 * _line() + GRID + (ROWS + 1) * (LOWEST + GRID) + _line()
+    """Room for the most rows there are, and two with words."""
+    return 2 * _line() + GRID + (ROWS + 1) * (LOWEST + GRID) + 2 * _line()
 
 
 def columns(rect: QRectF) -> tuple[QRectF, QRectF]:
@@ -109,24 +111,25 @@ def _is_astray(readings: Iterable[Reading | None]) -> bool:
 
 
 def _end(painter: QPainter, column: QRectF, gpa: int, end: Outcome, astray: bool) -> None:
-    """ "GPA 0x200_0abc  →  HPA 0x9_7bff_abc"."""
-    t = theme()
+    """ "GPA 0x200_0abc  →  HPA 0x9_7bff_abc"; the result alone where there is too little room."""
+    t, bold, small = theme(), mono_font(bold=True), ui_font(SMALL)
     line = QRectF(column.left(), column.top(), column.width(), _line())
-    name = translate("Readings", "GPA {gpa}").format(gpa=grouped(gpa))
-    draw_text(painter, line, name, mono_font(), t.muted)
-    after = line.left() + text_width(name, mono_font()) + GAP
-    arrow = QRectF(after, line.top(), 4 * GRID, line.height())
-    _arrow(painter, arrow)
-    rest = line.adjusted(arrow.right() + GAP - line.left(), 0, 0, 0)
+    text, why = outcome_title(end), ""
     if isinstance(end, Translated):
         text = translate("Readings", "HPA {hpa}").format(hpa=grouped(end.address))
-        draw_text(painter, rest, text, mono_font(bold=True), t.hazard_text if astray else t.text)
-        return
-    text = outcome_title(end)
-    draw_text(painter, rest, text, mono_font(bold=True), t.hazard_text)
-    if isinstance(end, NestedPageFault | EptViolation):
-        rest.setLeft(rest.left() + text_width(text, mono_font(bold=True)) + GAP)
-        draw_text(painter, rest, engine_text(end.reason.value), ui_font(SMALL), t.hazard_text)
+    elif isinstance(end, NestedPageFault | EptViolation):
+        why = engine_text(end.reason.value)
+    name = translate("Readings", "GPA {gpa}").format(gpa=grouped(gpa))
+    before = text_width(name, mono_font()) + GAP
+    if before + ARROW + GAP + text_width(text, bold) <= line.width():
+        draw_text(painter, line, name, mono_font(), t.muted)
+        _arrow(painter, QRectF(line.left() + before, line.top(), ARROW, line.height()))
+        line.setLeft(line.left() + before + ARROW + GAP)
+    good = isinstance(end, Translated) and not astray
+    draw_text(painter, line, text, bold, t.text if good else t.hazard_text)
+    line.setLeft(line.left() + text_width(text, bold) + GAP)
+    if text_width(why, small) <= line.width():
+        draw_text(painter, line, why, small, t.hazard_text)
 
 
 def _arrow(painter: QPainter, rect: QRectF) -> None:
@@ -157,13 +160,15 @@ def _paint(painter: QPainter, area: QRectF, reading: Reading, selected: tuple[in
     place = translate("Readings", "entry {slot}") if reading.node else translate("Readings", "word {slot}")
     note = place.format(slot=reading.slot)
     small = ui_font(SMALL)
-    draw_text(painter, QRectF(after + GAP, title.top(), title.right() - after, title.height()), note, small, t.muted)
-    after += GAP + text_width(note, small) + GAP
+    stop = title.right() - text_width(frame, mono_font(SMALL)) - GAP
+    if after + GAP + text_width(note, small) <= stop:
+        draw_text(painter, QRectF(after + GAP, title.top(), stop - after, title.height()), note, small, t.muted)
+        after += GAP + text_width(note, small)
+    after += GAP
     if reading.stop and reading.odd:
         warning(painter, QPointF(after + 5, title.center().y()))
         after += PAD + 2
-    room = title.right() - text_width(frame, mono_font(SMALL)) - GAP - after
-    rest = QRectF(after, title.top(), max(0.0, room), title.height())
+    rest = QRectF(after, title.top(), max(0.0, stop - after), title.height())
     stop_color = t.hazard_text if reading.odd else t.muted
     draw_text(painter, rest, reading.stop, ui_font(SMALL, bold=True), stop_color)
     draw_text(painter, title, frame, mono_font(SMALL), t.muted, RIGHT)

@@ -1,7 +1,7 @@
 """The timeline: one line an event, in plain words, with what came of it. The current row is the document's step."""
 
 from PySide6.QtCore import QEvent, QModelIndex, QPersistentModelIndex, QRect, QRectF, QSize, Qt
-from PySide6.QtGui import QColor, QPainter
+from PySide6.QtGui import QColor, QPainter, QPen
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QFrame,
@@ -18,7 +18,7 @@ from gui.document import Change, Document
 from gui.icons import pixmap
 from gui.models.timeline import Role, TimelineModel
 from gui.outcomes import Mark
-from gui.paint.marks import RIGHT, SMALL, draw_text, line_height, warning
+from gui.paint.marks import CENTER, RIGHT, SMALL, draw_text, line_height, warning
 from gui.theme import GRID, RADIUS, mono_font, signals, theme, ui_font
 
 NUMBER = 8 * GRID
@@ -50,6 +50,8 @@ class TimelineView(QWidget):
     def _on_change(self, change: Change) -> None:
         if change & (Change.SCENARIO | Change.STATE):
             self._show_step()
+        if change & (Change.SCENARIO | Change.STATE | Change.PINS):
+            self.list.viewport().update()
 
     def _show_step(self) -> None:
         index = self.model.index(self._document.step)
@@ -102,6 +104,7 @@ class _Delegate(QStyledItemDelegate):
             QRectF(rect),
             step,
             line,
+            index.data(Role.PINS),
             selected=bool(state & QStyle.StateFlag.State_Selected),
             hovered=bool(state & QStyle.StateFlag.State_MouseOver),
         )
@@ -109,9 +112,19 @@ class _Delegate(QStyledItemDelegate):
 
 
 def paint_row(
-    painter: QPainter, rect: QRectF, step: int, line: Line, *, selected: bool = False, hovered: bool = False
+    painter: QPainter,
+    rect: QRectF,
+    step: int,
+    line: Line,
+    pins: tuple[tuple[str, bool], ...] = (),
+    *,
+    selected: bool = False,
+    hovered: bool = False,
 ) -> None:
-    """One event: its number, what happened, and what came of it, with a triangle where that is bad news."""
+    """One event: its number, what happened, and what came of it, with a triangle where that is bad news.
+
+    ``pins``: the letters of the moments that are compared, filled where the user pinned them.
+    """
     t = theme()
     ground = t.accent_ground if selected else t.tint(t.text, 0.04) if hovered else None
     card = rect.adjusted(2 * GRID, 1, -2 * GRID, -1)
@@ -130,13 +143,27 @@ def paint_row(
     painter.drawPixmap(at, picture, QRectF(picture.rect()))
     right = card.right() - (6 * GRID if bad else 2 * GRID)
     left = card.left() + NUMBER
-    title = QRectF(left, top, right - left, first)
+    end = right
+    for name, own in reversed(pins):
+        end -= _badge(painter, end, top + first / 2, name, own)
+    title = QRectF(left, top, end - left, first)
     middle = Qt.TextElideMode.ElideMiddle
     draw_text(painter, title, line.title, ui_font(bold=selected), _color(line), elide=middle)
     below = QRectF(left, top + first, right - left, second)
     draw_text(painter, below, line.subtitle, ui_font(SMALL), t.hazard_text if bad else t.muted)
     if bad:
         warning(painter, QRectF(right, card.top(), card.right() - right, card.height()).center())
+
+
+def _badge(painter: QPainter, right: float, middle: float, name: str, filled: bool) -> float:
+    """A letter in a box, filled or not, that ends at ``right``; gives the room it takes."""
+    t, side = theme(), 4.0 * GRID
+    box = QRectF(right - side - GRID, middle - side / 2, side, side)
+    painter.setPen(QPen(t.accent, 1.2))
+    painter.setBrush(t.accent if filled else Qt.BrushStyle.NoBrush)
+    painter.drawRoundedRect(box, RADIUS, RADIUS)
+    draw_text(painter, box, name, ui_font(SMALL, bold=True), t.panel if filled else t.accent, CENTER)
+    return side + 1.5 * GRID
 
 
 def _color(line: Line) -> QColor:

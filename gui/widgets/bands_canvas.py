@@ -1,4 +1,4 @@
-"""The address bands as something to move in: hover tells a range, a click takes its address, the wheel zooms."""
+"""The address bands as something to move in: hover tells a range, a click takes its address, Ctrl+wheel zooms."""
 
 from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QGuiApplication, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QWheelEvent
@@ -9,7 +9,7 @@ from engine.effects.comparison import Band
 from gui.effect_texts import class_name, pages
 from gui.models.effects import Picture
 from gui.paint.bands import Frame, View, frame, height, paint_bands
-from gui.theme import signals
+from gui.theme import signals, theme
 
 WHOLE = View()
 KEYS = (
@@ -168,11 +168,17 @@ class BandsCanvas(QWidget):
             self._look(View.of((first + last - span) / 2, span))
 
     def wheelEvent(self, event: QWheelEvent) -> None:
-        if not event.angleDelta().y():
+        """Zooms with Ctrl and moves with Shift, as in the hierarchy; else the page scrolls."""
+        delta = event.angleDelta()
+        if event.modifiers() & Qt.KeyboardModifier.ControlModifier:
+            self.zoom_by(1.0015 ** delta.y(), self._frame().place(event.position().x(), self._view))
+        elif event.modifiers() & Qt.KeyboardModifier.ShiftModifier:
+            span = self._view.high - self._view.low
+            self._look(self._view.moved(-(delta.y() + delta.x()) / 1200 * span))
+        else:
             event.ignore()
             return
-        around = self._frame().place(event.position().x(), self._view)
-        self.zoom_by(1.25 ** (event.angleDelta().y() / 120), around)
+        event.accept()
 
     def leaveEvent(self, event: QEvent) -> None:
         self._hovered = None
@@ -225,8 +231,6 @@ class BandsCanvas(QWidget):
             self._paint_focus(painter)
 
     def _paint_focus(self, painter: QPainter) -> None:
-        from gui.theme import theme
-
         places = self._frame()
         painter.setPen(theme().accent)
         painter.setBrush(Qt.BrushStyle.NoBrush)

@@ -1,8 +1,8 @@
 """The same bytes read in two ways, as a widget: a click on a card selects its entry."""
 
-from PySide6.QtCore import QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QMouseEvent, QPainter, QPaintEvent
-from PySide6.QtWidgets import QSizePolicy, QWidget
+from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
+from PySide6.QtGui import QHelpEvent, QMouseEvent, QPainter, QPaintEvent
+from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from gui.explain import outcome_title
 from gui.models.readings import Reading, Readings
@@ -53,19 +53,28 @@ class ReadingsCanvas(QWidget):
                 lines.append(pair.b.odd)
         return ". ".join(lines)
 
-    def _hit(self, event: QMouseEvent) -> Reading | None:
+    def _hit(self, point: QPointF) -> Reading | None:
         if self._shown is None:
             return None
         for pair, place in zip(self._shown.pairs, places(QRectF(self.rect()), self._shown), strict=True):
             for reading, area in ((pair.a, place.a), (pair.b, place.b)):
-                if reading is not None and area.contains(event.position()):
+                if reading is not None and area.contains(point):
                     return reading
         return None
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
-        reading = self._hit(event)
+        reading = self._hit(event.position())
         if reading is not None and event.button() == Qt.MouseButton.LeftButton:
             self.chosen.emit(reading)
+
+    def event(self, event: QEvent) -> bool:
+        """The tool tip of a card: whose bytes these are, and what is wrong with that."""
+        if isinstance(event, QHelpEvent) and event.type() is QEvent.Type.ToolTip:
+            reading = self._hit(QPointF(event.pos()))
+            lines = filter(None, (reading.about, reading.stop, reading.odd)) if reading else ()
+            QToolTip.showText(event.globalPos(), "\n".join(lines), self)
+            return True
+        return super().event(event)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         if self._shown is None:
