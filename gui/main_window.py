@@ -239,7 +239,8 @@ class MainWindow(QMainWindow):
         """A fault of ours: tell what happened, and go on."""
         from gui.dialogs.crash import CrashDialog
 
-        CrashDialog(error, self).show()
+        if self.findChild(CrashDialog) is None:  # one fault can come again with every paint
+            CrashDialog(error, self).show()
 
     def _timeline_menu(self, at: QPoint) -> None:
         menu = QMenu(self)

@@ -1,7 +1,7 @@
 """The machine: the processor of a memory image, its mode and registers, which of its CPUs, and which tables."""
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QKeyEvent, QPainter, QPaintEvent
+from PySide6.QtGui import QGuiApplication, QKeyEvent, QKeySequence, QPainter, QPaintEvent, QShortcut
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -232,6 +232,14 @@ class _RegisterList(QListView):
         self.setMouseTracking(True)
         self.doubleClicked.connect(lambda index: self.chosen.emit(model.row(index).name))
         signals().changed.connect(self.doItemsLayout)
+        copy = QShortcut(QKeySequence.StandardKey.Copy, self, context=Qt.ShortcutContext.WidgetShortcut)
+        copy.activated.connect(self.copy)
+
+    def copy(self) -> None:
+        """The value of the selected register, to the clipboard."""
+        index = self.currentIndex()
+        if index.isValid():
+            QGuiApplication.clipboard().setText(self._model.row(index).short_text)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         index = self.currentIndex()

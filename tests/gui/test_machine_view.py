@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QDialogButtonBox
 from pytestqt.qtbot import QtBot
 
@@ -119,6 +120,15 @@ def test_a_double_click_or_return_edits_the_register(window: MainWindow, qtbot: 
     with qtbot.waitSignal(window.machine.edit_register) as chosen:
         qtbot.keyClick(registers, Qt.Key.Key_Return)
     assert chosen.args == ["cr4"]
+
+
+def test_a_value_is_copied_with_ctrl_c(window: MainWindow, qtbot: QtBot) -> None:
+    registers = window.machine.registers
+    window.activateWindow()
+    registers.setFocus()
+    registers.setCurrentIndex(registers.model().index(2, 0))
+    qtbot.keyClick(registers, Qt.Key.Key_C, Qt.KeyboardModifier.ControlModifier)
+    assert QGuiApplication.clipboard().text() == "0x35d_e000"
 
 
 def test_another_root_can_be_typed(window: MainWindow, qtbot: QtBot) -> None:

@@ -108,6 +108,12 @@ def test_an_uncaught_exception_becomes_a_report_and_the_window_goes_on(
     assert window.document.walk.ok
 
 
+def test_a_fault_that_comes_again_and_again_is_reported_once(window: MainWindow) -> None:
+    for _ in range(3):
+        window.report(ValueError("in every paint"))
+    assert len(window.findChildren(CrashDialog)) == 1
+
+
 def test_the_report_tells_the_versions_and_the_place() -> None:
     try:
         _ = {}["missing"]

@@ -126,12 +126,13 @@ SCENES: dict[str, Scene] = {
 }
 
 
-def render(folder: Path, scale: str) -> None:
+def render(folder: Path, scale: str, *names: str) -> None:
+    """Picture ``names`` (default: all) in both schemes. ``scale``: that of the process, for the names of the files."""
     application = app.create_application(["walkscope"])
     home = TemporaryDirectory()
     settings = QSettings(f"{home.name}/settings.ini", QSettings.Format.IniFormat)
     for scheme in SCHEMES:
-        for name, scene in SCENES.items():
+        for name in names or SCENES:
             settings.clear()
             settings.setValue("look/scheme", scheme.value)
             window = app.create_window(settings, Prompts())
@@ -139,7 +140,7 @@ def render(folder: Path, scale: str) -> None:
             window.fill(Library())
             window.opener.open_built_in()
             wait(lambda window=window: window.document.walk is not None, 5000)
-            pictured = scene(window)
+            pictured = SCENES[name](window)
             pictured.show()
             wait()
             pictured.grab().save(str(folder / f"{name}-{scheme.value}-{round(float(scale) * 100)}.png"))
@@ -150,4 +151,4 @@ def render(folder: Path, scale: str) -> None:
 
 
 if __name__ == "__main__":
-    render(Path(sys.argv[1]), sys.argv[2])
+    render(Path(sys.argv[1]), *sys.argv[2:])
