@@ -132,7 +132,7 @@ def named(path: str, *, writing: bool = False) -> Iterator[None]:
     except ValueError as error:
         if "\0" not in path:
             raise
-        raise StorageError(Problem.ABSENT, f"{printable(path)}: no file has a zero byte in its name.") from error
+        raise StorageError(Problem.ABSENT, f"{printable(path)}: no file has a zero byte in its name; check it.") from error
 
 
 def printable(path: str) -> str:

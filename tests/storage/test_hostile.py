@@ -98,7 +98,7 @@ def test_only_our_tables_can_be_read_once_the_guard_has_let_a_file_in() -> None:
             "SELECT * FROM sqlite_schema", "SELECT hex(zeroblob(10)) FROM scenario", "DELETE FROM event",
             "ATTACH ':memory:' AS x", "PRAGMA query_only = OFF", "CREATE TABLE x (a)",
         ):  # fmt: skip
-            with pytest.raises(sqlite3.DatabaseError, match="not authorized|prohibited"):
+            with pytest.raises(sqlite3.DatabaseError, match=r"not authorized|prohibited"):
                 connection.execute(sql)
 
 
