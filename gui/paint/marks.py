@@ -81,7 +81,7 @@ def level_title(
 
 def chip_size(name: str) -> QSizeF:
     font = ui_font(SMALL, bold=True)
-    return QSizeF(text_width(name, font) + 6 * GRID, line_height(font))
+    return QSizeF(text_width(name, font) + 7 * GRID, line_height(font))
 
 
 def chip(painter: QPainter, rect: QRectF, level: int, name: str) -> None:
@@ -91,7 +91,7 @@ def chip(painter: QPainter, rect: QRectF, level: int, name: str) -> None:
     painter.setBrush(t.tint(t.level(level), 0.2))
     painter.drawRoundedRect(rect, rect.height() / 2, rect.height() / 2)
     level_square(painter, rect.left() + 2 * GRID, rect.center().y(), level)
-    draw_text(painter, rect.adjusted(4.5 * GRID, 0, 0, 0), name, ui_font(SMALL, bold=True))
+    draw_text(painter, rect.adjusted(5 * GRID, 0, 0, 0), name, ui_font(SMALL, bold=True))
 
 
 def tick(painter: QPainter, center: QPointF, color: QColor, size: float = 7) -> None:
