@@ -38,6 +38,7 @@ from gui import app, main_window
 def end():
     for widget in app.QApplication.topLevelWidgets():
         if isinstance(widget, main_window.MainWindow) and widget.is_filled and widget.document.walk is not None:
+            timer.stop()
             print(hex(widget.document.walk.outcome.address))
             print(*{"pyqtgraph", "sqlalchemy"} & set(sys.modules))
             widget.close()
