@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from engine.arch.arrays import (
+    ON_ENTRY,
     Code,
     Flags,
     Index,
@@ -21,13 +22,13 @@ from engine.arch.arrays import (
     combined_rights,
     grants,
     page_base,
-    pdpte_registers,
     read_tables,
 )
 from engine.arch.bits import U64, mask
 from engine.arch.bulk import Progress
 from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Level, Paging
+from engine.arch.upper import Registers, Through
 
 CHUNK = 1 << 16
 """Entries read at a time: their columns stay in the second-level cache."""
@@ -79,19 +80,24 @@ class Layer(msgspec.Struct, frozen=True):
 
 
 class _Frontier(msgspec.Struct, frozen=True):
-    """The nodes of a level: byte addresses of tables, and the rights above them.
+    """The nodes of a level: byte addresses of tables and the rights above them, and where the tables lie (`Located`).
 
     ``rights``: the AND of the grants above, as `_packed` has it.
     """
 
     tables: Words
     rights: Words
+    host: Words
+    code: Small
+    fixed: Small
 
-    def take(self, which: Index) -> "_Frontier":
-        return _Frontier(self.tables[which], self.rights[which])
+    def take(self, which: Index | slice) -> "_Frontier":
+        return _Frontier(*(getattr(self, name)[which] for name in self.__struct_fields__))
 
-    def part(self, start: int, stop: int) -> "_Frontier":
-        return _Frontier(self.tables[start:stop], self.rights[start:stop])
+
+def _frontier(tables: Words, rights: Words, through: Through | None) -> _Frontier:
+    none = np.zeros(len(tables), np.uint8)
+    return _Frontier(tables, rights, *(through.locate(tables) if through is not None else (tables, none, none)))
 
 
 LOW_RIGHTS = 0x407
@@ -111,21 +117,33 @@ class _Part(msgspec.Struct, frozen=True):
     key: Words
 
 
-def read_layers(memory: PhysicalMemory, paging: Paging, progress: Progress | None = None) -> list[Layer]:
-    """Every table that can be reached, from the root down; as many layers as levels are reached."""
+def read_layers(
+    memory: PhysicalMemory,
+    paging: Paging,
+    progress: Progress | None = None,
+    *,
+    through: Through | None = None,
+    pdptes: Registers | None = None,
+) -> list[Layer]:
+    """Every table that can be reached, from the root down; as many layers as levels are reached.
+
+    ``through``: the second stage, where the tables are a guest's; ``pdptes``: the registers of PAE paging.
+    """
     layers: list[Layer] = []
-    frontier = _Frontier(np.array([paging.root], np.uint64), np.array([ALL_RIGHTS], np.uint64))
+    root = np.array([paging.root], np.uint64)
+    frontier = _frontier(root, np.array([ALL_RIGHTS], np.uint64), through if pdptes is None else None)
     kept = 0
     for number, lv in enumerate(paging.levels):
-        alive = _alive(memory, frontier.tables)
+        registers = pdptes if number == 0 else None
+        alive = _alive(memory, frontier)
         read = frontier.take(alive)
         nodes, step, parts = len(alive), CHUNK // lv.entries, [_EMPTY]
         for start in range(0, nodes, step):
             if kept > MOST_ROWS:
-                parts.append(_unread(lv, read.part(start, nodes), start))
+                parts.append(_unread(lv, read.take(slice(start, nodes)), start))
                 break
             stop = min(start + step, nodes)
-            parts.append(_read(memory, paging, lv, read.part(start, stop), start))
+            parts.append(_read(memory, paging, lv, read.take(slice(start, stop)), start, registers))
             kept += len(parts[-1].rows)
             if progress is not None:
                 # Each level is taken to have ten times the work of the one above it.
@@ -134,7 +152,7 @@ def read_layers(memory: PhysicalMemory, paging: Paging, progress: Progress | Non
         layers.append(_layer(paging, lv, alive, len(frontier.tables), parts, child))
         if not len(edges):
             break
-        frontier = _Frontier(edges & U(U64 ^ 0xFFF), edges & U(0xFFF))
+        frontier = _frontier(edges & U(U64 ^ 0xFFF), edges & U(0xFFF), through)
     return layers
 
 
@@ -142,39 +160,59 @@ WORTH_ASKING = 64
 """With fewer tables it is quicker to read them all."""
 
 
-def _alive(memory: PhysicalMemory, tables: Words) -> Index:
+def _alive(memory: PhysicalMemory, nodes: _Frontier) -> Index:
     """The tables worth reading: memory that was never written is often taken for tables, and it holds nothing."""
-    if len(tables) < WORTH_ASKING:
-        return np.arange(len(tables))
-    return np.flatnonzero(~memory.blank(tables >> U(12)))
+    if len(nodes.tables) < WORTH_ASKING:
+        return np.arange(len(nodes.tables))
+    return np.flatnonzero(~memory.blank(nodes.host >> U(12)) | (nodes.code != Code.OK))
 
 
-def _read(memory: PhysicalMemory, paging: Paging, lv: Level, nodes: _Frontier, first: int) -> _Part:
+def _read(
+    memory: PhysicalMemory, paging: Paging, lv: Level, nodes: _Frontier, first: int, registers: Registers | None
+) -> _Part:
     """Read and decode the tables of ``nodes``, which are number ``first`` and those that follow it."""
-    is_root = lv is paging.levels[0]
-    if is_root and paging.pdptes_are_registers:
-        values, code, at = pdpte_registers(memory, paging)
-        leaf = np.zeros(4, np.bool_)
+    at: Words | None = None
+    if registers is not None:
+        (values, code, at), leaf = registers, np.zeros(4, np.bool_)
     else:
-        values, unknown = read_tables(memory, lv, nodes.tables)
-        code, leaf = classify(lv, values, unknown)
-        at = None
+        values, code, leaf = _entries(memory, lv, nodes)
     good = code == Code.OK
     pages, edges = np.flatnonzero(good & leaf), np.flatnonzero(good & ~leaf)
     rights = combined_rights(paging, _granted(paging, lv, nodes, values, pages), values[pages])
-    half = lv.entries // 2 if is_root else lv.entries  # the halves of a linear address space do not touch
+    half = lv.entries // 2 if lv is paging.levels[0] else lv.entries  # the halves of linear addresses do not touch
     rows, row_at = _runs(lv, pages, page_base(lv, values[pages]), rights, code[pages], half)
     gaps = np.flatnonzero(code > Code.NOT_PRESENT)
     if len(gaps):
-        if at is None:
-            at = nodes.tables[:, None] + (np.arange(lv.entries, dtype=np.uint64) << U(lv.entry_shift))
-        none = np.zeros(len(gaps), np.uint16)
-        gap_rows, gap_at = _runs(lv, gaps, at.ravel()[gaps], none, code[gaps], half)
+        where = at[gaps] if at is not None else _places(lv, nodes, gaps, code[gaps])
+        gap_rows, gap_at = _runs(lv, gaps, where, np.zeros(len(gaps), np.uint16), code[gaps], half)
         order = np.argsort(np.concatenate([row_at, gap_at]), kind="stable")
         rows, row_at = joined([rows, gap_rows]).take(order), np.concatenate([row_at, gap_at])[order]
     below = _packed(_granted(paging, lv, nodes, values, edges))
     base = first * lv.entries
     return _Part(rows, row_at + base, edges + base, values[edges] & U(lv.table_address) | below)
+
+
+def _entries(memory: PhysicalMemory, lv: Level, nodes: _Frontier) -> tuple[Words, Small, Flags]:
+    """All entries of the tables of ``nodes``, their codes, and which are leaves.
+
+    The entries of a table that cannot be reached have the code of that.
+    """
+    values, unknown = read_tables(memory, lv, np.where(nodes.code == Code.OK, nodes.host, nodes.host[0]))
+    code, leaf = classify(lv, values, unknown)
+    if nodes.fixed.any():
+        unused = (code == Code.OK) & (values & U(lv.accessed) != U(lv.accessed))
+        code[unused & np.repeat(nodes.fixed != 0, lv.entries)] = Code.RIGHTS | ON_ENTRY
+    if nodes.code.any():
+        np.copyto(code.reshape(-1, lv.entries), nodes.code[:, None], where=(nodes.code != Code.OK)[:, None])
+    return values, code, leaf
+
+
+def _places(lv: Level, nodes: _Frontier, slots: Index, code: Small) -> Words:
+    """What gaps at some slots are about: the entry's place in memory where its bytes are unknown, else its address."""
+    node, offset = slots // lv.entries, (slots % lv.entries).astype(np.uint64) << U(lv.entry_shift)
+    of_table = nodes.code[node] == Code.UNKNOWN  # then ``host`` is already where bytes are missing
+    missing = nodes.host[node] + np.where(of_table, U(0), offset)
+    return np.where(code == Code.UNKNOWN, missing, nodes.tables[node] + offset)
 
 
 def _granted(paging: Paging, lv: Level, nodes: _Frontier, values: Words, slots: Index) -> Words:
@@ -252,3 +290,11 @@ def _offsets(paging: Paging, lv: Level, slots: Index) -> Words:
     if lv is paging.levels[0] and paging.linear and paging.mode.is_long:
         offset[slots >= lv.entries // 2] |= U(U64 ^ mask(paging.width - 1, 0))
     return offset
+
+
+def spread(first: Index, end: Index) -> tuple[Index, Index]:
+    """The numbers ``first[n] .. end[n] - 1`` for each n, one after another, and the n that each belongs to."""
+    counts = end - first
+    owner = np.repeat(np.arange(len(counts)), counts)
+    before = np.cumsum(counts) - counts
+    return np.arange(len(owner)) + (first - before)[owner], owner

@@ -4,17 +4,21 @@ The tables are read once each (`layers`); placing them at their virtual addresse
 at a time, in the order of addresses.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import msgspec
 import numpy as np
 
-from engine.arch.arrays import Code, Index, Right, RightsColumn, Small, U, Words
+from engine.arch.arrays import Code, Index, Right, RightsColumn, Small, U, Words, pdpte_registers
+from engine.arch.behind import Behind
 from engine.arch.bulk import Progress
-from engine.arch.layers import NO_ROWS, Layer, Rows, joined, read_layers
+from engine.arch.bulk_nested import SecondWalker, guest_pdptes
+from engine.arch.layers import NO_ROWS, Layer, Rows, joined, read_layers, spread
 from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Paging
+from engine.arch.second_stage import SecondStage
+from engine.arch.upper import Registers, Through
 
 BLOCK_ROWS = 1 << 18
 """Rows placed and sorted at a time."""
@@ -26,7 +30,8 @@ class Gaps(msgspec.Struct, frozen=True):
     """Ranges that no page maps although they are not simply absent. Columns; sorted by ``va``, all in bytes.
 
     ``code`` tells why: the entry is `Code.UNKNOWN` or `Code.RESERVED` (``at``: its physical address), or its tables are
-    `Code.REPEATED` (``at``: the virtual address where the same ones have been enumerated) or beyond `Code.LIMIT`.
+    `Code.REPEATED` (``at``: the virtual address where the same ones have been enumerated) or beyond `Code.LIMIT`. With
+    `ON_ENTRY` or `ON_PAGE` added it is the second stage's, and ``at`` the guest-physical address that fails there.
     """
 
     va: Words
@@ -62,14 +67,22 @@ class Mappings(msgspec.Struct, frozen=True):
         return self.va + (self.size - U(1))
 
 
-def mappings(memory: PhysicalMemory, paging: Paging, *, progress: Progress | None = None) -> Mappings:
-    """Every page of the address space of ``paging``, and every gap."""
-    return _columns(joined([NO_ROWS, *_rows(memory, paging, progress)]))
+def mappings(
+    memory: PhysicalMemory, paging: Paging, second: SecondStage | None = None, *, progress: Progress | None = None
+) -> Mappings:
+    """Every page of the address space of ``paging``, and every gap.
+
+    With a ``second`` stage the tables are a guest's, and ``pa`` and the rights are those that both stages give: what is
+    mapped may be read as far as the guest goes, but for what has no R.
+    """
+    return _columns(joined([NO_ROWS, *_rows(memory, paging, second, progress)]))
 
 
-def stream(memory: PhysicalMemory, paging: Paging, *, progress: Progress | None = None) -> Iterator[Mappings]:
+def stream(
+    memory: PhysicalMemory, paging: Paging, second: SecondStage | None = None, *, progress: Progress | None = None
+) -> Iterator[Mappings]:
     """`mappings` in blocks, in the order of addresses."""
-    return map(_columns, _rows(memory, paging, progress))
+    return map(_columns, _rows(memory, paging, second, progress))
 
 
 def nearest(found: Mappings, address: int) -> tuple[int | None, int | None]:
@@ -93,29 +106,55 @@ def _columns(rows: Rows) -> Mappings:
     )
 
 
-def _rows(memory: PhysicalMemory, paging: Paging, progress: Progress | None) -> Iterator[Rows]:
+def _rows(
+    memory: PhysicalMemory, paging: Paging, second: SecondStage | None, progress: Progress | None
+) -> Iterator[Rows]:
     """Pages and gaps in order of address, coalesced."""
+    if second is None:
+        pdptes = pdpte_registers(memory, paging) if paging.pdptes_are_registers else None
+        return _joining(_tables(memory, paging, None, pdptes, progress))
+    through, pdptes = SecondWalker(memory, second), guest_pdptes(memory, paging, second)
+    behind = Behind(second, joined([NO_ROWS, *_rows(memory, second.paging, None, None)]))
+    return _joining(map(behind.see, _tables(memory, paging, through, pdptes, progress)))
+
+
+def _tables(
+    memory: PhysicalMemory,
+    paging: Paging,
+    through: Through | None,
+    pdptes: Registers | None,
+    progress: Progress | None,
+) -> Iterator[Rows]:
+    """What the tables of one stage hold, in order of address."""
     if paging.format is None:
         zero, size = np.zeros(1, np.uint64), np.full(1, 1 << paging.width, np.uint64)
         none = np.zeros(1, np.uint8)
         yield Rows(zero, size, zero, none, np.full(1, Right.ALL, np.uint16), none)
         return
-    layers = read_layers(memory, paging, progress and (lambda done: progress(READING * done)))
+    reading = progress and (lambda done: progress(READING * done))
+    layers = read_layers(memory, paging, reading, through=through, pdptes=pdptes)
     weights = _weights(layers)
     total = int(weights[0][0])
     if total > MOST_PLACED:
         layers = _without_repeats(layers, weights)
         weights = _weights(layers)
         total = int(weights[0][0])
-    placed, held = 0, NO_ROWS
+    placed = 0
     for block in _place(layers, weights, 0, np.zeros(1, np.int64), np.zeros(1, np.uint64)):
+        yield block
         placed += len(block)
+        if progress is not None:
+            progress(READING + (1 - READING) * placed / total)
+
+
+def _joining(blocks: Iterable[Rows]) -> Iterator[Rows]:
+    """Blocks of rows with those coalesced that continue one another, across blocks too."""
+    held = NO_ROWS
+    for block in blocks:
         block = _coalesced(joined([held, block]))
         if len(block) > 1:
             yield block.take(slice(0, -1))
         held = block.take(slice(-1, None))
-        if progress is not None:
-            progress(READING + (1 - READING) * placed / total)
     yield held
 
 
@@ -163,19 +202,11 @@ def _place_all(layers: list[Layer], nodes: Index, at: Words) -> Rows:
 
 def _below(layer: Layer, nodes: Index, at: Words) -> tuple[Rows, Index, Words]:
     """The own rows of nodes at addresses ``at``, and the nodes of the next layer with their addresses."""
-    rows, owner = _spread(layer.first_row, nodes)
+    rows, owner = spread(layer.first_row[nodes], layer.first_row[nodes + 1])
     own = layer.rows.take(rows)
-    edges, parent = _spread(layer.first_edge, nodes)
+    edges, parent = spread(layer.first_edge[nodes], layer.first_edge[nodes + 1])
     placed = msgspec.structs.replace(own, start=own.start + at[owner])
     return placed, layer.child[edges], layer.offset[edges] + at[parent]
-
-
-def _spread(first: Index, nodes: Index) -> tuple[Index, Index]:
-    """``first[n] .. first[n + 1]`` for each of ``nodes``, one after another, and which of ``nodes`` each belongs to."""
-    counts = first[nodes + 1] - first[nodes]
-    owner = np.repeat(np.arange(len(nodes)), counts)
-    before = np.cumsum(counts) - counts
-    return np.arange(len(owner)) + (first[nodes] - before)[owner], owner
 
 
 def _merged(own: Rows, blocks: Iterator[Rows]) -> Iterator[Rows]:

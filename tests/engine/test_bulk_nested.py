@@ -3,24 +3,28 @@
 from random import Random
 from typing import NamedTuple
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.arch.arrays import ON_ENTRY, ON_PAGE
+from engine.arch.arrays import ON_ENTRY, ON_PAGE, Code, Right
 from engine.arch.bits import bit
 from engine.arch.bulk import CODES
 from engine.arch.bulk_nested import translate_nested
 from engine.arch.faults import EptMisconfiguration, EptViolation, NestedPageFault, Reason, Translated
+from engine.arch.mappings import mappings
 from engine.arch.nested_walk import walk_nested
 from engine.arch.paging import Paging, bind
-from engine.arch.registers import CR0, CR4, EFER, Features, Mode, Registers, Vendor
+from engine.arch.registers import CR0, CR3_LAM_U48, CR3_LAM_U57, CR4, EFER, Features, Mode, Registers, Vendor
 from engine.arch.second_stage import EptCapabilities, NptControls, SecondStage, ept, npt
 from engine.arch.walk import Stage, Walk
-from engine.memory.physical import SparseMemory
+from engine.memory.physical import ZERO, SparseMemory
 from tests.engine.spaces import SLOTS, TABLES, random_access, random_addresses, random_entry, random_registers
 from tests.engine.test_bulk import row as row_of_one_stage
 from tests.engine.test_bulk import rows
+from tests.engine.test_mappings import listed, places
 
 SEEDS = st.integers(0, 1 << 32)
 GUEST, NESTED = 0x20_0000, 0x40_0000
@@ -147,3 +151,55 @@ def test_equal_to_the_two_dimensional_walk_faults_included(
     for address, got in zip(addresses.tolist(), found, strict=True):
         one = walk_nested(*case, address, access)
         assert got == row(one), (hex(address), one.outcome)
+
+
+def without_denials(case: Nested) -> Nested:
+    """The same tables under registers with which a guest's own rights never deny a read, and LAM and LASS are off."""
+    old = case.guest.registers
+    off = CR4.SMAP | CR4.PKE | CR4.PKS | CR4.LAM_SUP | CR4.LASS
+    new = msgspec.structs.replace(old, cpl=0, cr4=int(old.cr4 & ~off), cr3=old.cr3 & ~(CR3_LAM_U48 | CR3_LAM_U57))
+    guest = bind(new, case.guest.features, pdptes_from_memory=case.guest.pdptes_from_memory)
+    return case._replace(guest=guest)
+
+
+@pytest.mark.parametrize("vendor", list(Vendor))
+@pytest.mark.parametrize(("mode", "pdptes"), PAGED)
+@given(seed=SEEDS)
+def test_the_enumeration_through_two_stages_is_what_reads_find(
+    seed: int, mode: Mode, pdptes: bool, vendor: Vendor
+) -> None:
+    case = without_denials(random_nested(seed, vendor, mode, pdptes=pdptes))
+    found = mappings(*case)
+    addresses = [*random_addresses(seed, case.guest, 40).tolist(), *list(places(found))[:60]]
+    if not mode.is_long:
+        addresses = [address & 0xFFFF_FFFF for address in addresses]
+    walked = translate_nested(*case, np.array(addresses, np.uint64))
+    for address, (pa, shift, rights, code, _) in zip(addresses, rows(walked), strict=True):
+        if code == Code.NON_CANONICAL:
+            continue
+        listed_code, listed_pa, listed_shift, listed_rights = listed(found, address)
+        if listed_code is Code.OK and not listed_rights & Right.R:
+            assert code == Code.RIGHTS | ON_PAGE, hex(address)
+        elif listed_code is Code.OK:
+            assert (listed_pa, listed_shift, listed_rights, Code.OK) == (pa, shift, rights, code), hex(address)
+        else:
+            assert listed_code == code, hex(address)
+
+
+def test_guest_frames_beyond_the_reach_of_32_bit_nested_tables_start_anew() -> None:
+    """A 4-level guest maps 8 GiB in one run of 1-GiB pages; its host translates 32 bits of a guest-physical address."""
+    large = {GUEST + 0x2000 + 8 * n: n << 30 | 0xE7 for n in range(8)}
+    nested = {NESTED + 4 * n: n << 22 | 0xE7 for n in range(1024)}
+    words = {GUEST + 0x1000: 0x2067, **large}
+    for at, entry in nested.items():
+        words[at & ~7] = words.get(at & ~7, 0) | entry << 8 * (at & 4)
+    # The guest's tables lie at guest-physical GUEST + 1000h and the next page, which the host maps to themselves.
+    words[GUEST + 0x1000] = GUEST + 0x2000 | 0x67
+    registers = Registers(**LONG, cr3=GUEST + 0x1000, cr4=int(CR4.PAE))
+    host = Registers(cr0=LONG["cr0"], cr4=int(CR4.PSE))
+    second = npt(host, Features(vendor=Vendor.AMD), NESTED)
+    assert isinstance(second, SecondStage)
+    guest = bind(registers, Features(vendor=Vendor.AMD), pdptes_from_memory=True)
+    found = mappings(SparseMemory(ZERO).with_words(words), guest, second)
+    runs = zip(found.va.tolist(), found.pa.tolist(), found.size.tolist(), found.page_shift.tolist(), strict=True)
+    assert list(runs) == [(0, 0, 4 << 30, 22), (4 << 30, 0, 4 << 30, 22)]

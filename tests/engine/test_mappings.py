@@ -56,7 +56,7 @@ def walked(space: Space, address: int) -> tuple[Code, int, int, int] | None:
     return codes[last.rule], last.address or 0, 0, 0
 
 
-def listed(found: Mappings, address: int) -> tuple[Code, int, int, int]:
+def listed(found: Mappings, address: int) -> tuple[int, int, int, int]:
     """What `Mappings` has at an address; of a gap only the code."""
     row = int(np.searchsorted(found.va, np.uint64(address), side="right")) - 1
     if row >= 0 and address <= int(found.last[row]):
@@ -69,7 +69,7 @@ def listed(found: Mappings, address: int) -> tuple[Code, int, int, int]:
     if gaps.code[row] == Code.REPEATED:
         inside = (address - int(gaps.va[row])) & ((1 << int(gaps.shift[row])) - 1)
         return listed(found, int(gaps.at[row]) + inside)
-    return Code(int(gaps.code[row])), 0, 0, 0
+    return int(gaps.code[row]), 0, 0, 0
 
 
 def places(found: Mappings) -> Iterator[int]:
