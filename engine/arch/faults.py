@@ -39,7 +39,7 @@ class Violation(Enum):
     EPT_EXECUTE = "EPT denies the fetch (X = 0)"
 
 
-class Rights(msgspec.Struct, frozen=True):
+class Rights(msgspec.Struct, frozen=True, gc=False):
     """What a translation allows, over all entries used. ``key``: protection key of the leaf, if it has one."""
 
     read: bool
@@ -95,7 +95,7 @@ def pf_code(
     )
 
 
-class Translated(msgspec.Struct, frozen=True):
+class Translated(msgspec.Struct, frozen=True, gc=False):
     """The access goes through. ``address``: physical byte address; ``page_size`` in bytes (0: no paging)."""
 
     address: int

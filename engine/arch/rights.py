@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import msgspec
 
-from engine.arch.bits import bit, field
+from engine.arch.bits import bit, field, mask
 from engine.arch.faults import Rights, Violation
 from engine.arch.paging import Paging
 from engine.arch.registers import CR0, CR4, RFLAGS_AC
@@ -84,6 +84,11 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def keyed(self) -> bool:
         return bool(self.denied_keys_user | self.denied_keys_supervisor)
+
+    @property
+    def is_special(self) -> bool:
+        """More than the three masks decides."""
+        return self.shadow_stack or bool(self.denied_keys_user | self.denied_keys_supervisor)
 
     def allows(self, every: int, some: int, tables: int, leaf: int) -> bool:
         """``every``/``some``: AND/OR of all entries; ``tables``: AND of those above the leaf."""
@@ -171,6 +176,16 @@ def compile_check(paging: Paging, access: Access) -> Check:
 
 def combined(paging: Paging, every: int, some: int, leaf: int) -> Rights:
     """The rights that the entries of one stage give, register modifiers aside. ``every``/``some``: their AND/OR."""
+    return _combined(paging, every & _COUNTING, some & XD, leaf & _COUNTING_LEAF)
+
+
+_COUNTING = 0b111
+_COUNTING_LEAF = bit(8) | mask(KEY_HI, KEY_LO)
+"""The bits of entries that rights depend on: there are few combinations, so that each is worked out once."""
+
+
+@lru_cache(maxsize=4096)
+def _combined(paging: Paging, every: int, some: int, leaf: int) -> Rights:
     assert paging.format is not None
     bits = paging.format.rights
     no_execute = bits.no_execute if paging.setting.nxe else 0

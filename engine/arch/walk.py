@@ -72,7 +72,7 @@ _BASIS = {
 }
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """One reference to an entry, in the order hardware makes them.
 
     ``index``: the slot. ``address``: the physical byte address the entry was read at; None for a PDPTE register, which
@@ -121,7 +121,7 @@ class Step(msgspec.Struct, frozen=True):
         return decode(self.entry, self.value, self.level.setting) if self.value is not None else []
 
 
-class Update(msgspec.Struct, frozen=True):
+class Update(msgspec.Struct, frozen=True, gc=False):
     """An accessed or dirty flag that the walk set: the entry of ``size`` bytes at physical ``address``."""
 
     address: int
@@ -130,7 +130,7 @@ class Update(msgspec.Struct, frozen=True):
     new: int
 
 
-class Walk(msgspec.Struct, frozen=True):
+class Walk(msgspec.Struct, frozen=True, gc=False):
     """A translation and all its evidence. ``linear``: the address after LAM, which is what was walked."""
 
     address: int
@@ -183,7 +183,7 @@ class Walk(msgspec.Struct, frozen=True):
 _NO_RIGHTS = (Rule.NOT_PRESENT, Rule.RESERVED, Rule.MISCONFIGURED, Rule.UNKNOWN)
 
 
-class Leaf(msgspec.Struct, frozen=True):
+class Leaf(msgspec.Struct, frozen=True, gc=False):
     """A descent that reached a page. ``address``: physical byte address; the rest is evidence for the rights."""
 
     address: int
@@ -270,14 +270,19 @@ def descend(
     ``row``: the guest level served, for a nested descent (a guest's or one-stage descent numbers its own).
     ``late_flags``: A/D of all entries are set once the rights are known to suffice, not level by level.
     """
-    frame_of, steps, words = trail.frame, trail.steps, trail.words
+    frame_of, add, words = trail.frame, trail.steps.append, trail.words
+    need, deny_all, deny_any = check.need, check.deny_all, check.deny_any
     every, some, tables = -1, 0, -1
     used: list[tuple[int, Level, int, int]] = []
     page: Leaf | None = None
-    own_rows = stage is not Stage.NESTED
+    own_rows = stage is not _NESTED
     for lv in levels:
-        index = (address >> lv.shift) & lv.index_mask
-        at = base + (index << lv.entry_shift)
+        (
+            shift, index_mask, entry_shift, present, leaf, neutral, table_reserved, page_reserved, table_illegal,
+            page_illegal, table_address, accessed,
+        ) = lv.hot  # fmt: skip
+        index = (address >> shift) & index_mask
+        at = base + (index << entry_shift)
         if own_rows:
             row = lv.level
         if through is not None:
@@ -291,34 +296,35 @@ def descend(
         if words and at & ~7 in words:
             word = words[at & ~7]
         if word is None:
-            steps.append(Step(stage, lv, index, at, None, Rule.UNKNOWN, row, target))
+            add(Step(stage, lv, index, at, None, Rule.UNKNOWN, row, target))
             return Stop(Reason.UNKNOWN, address=at)
-        value = word if lv.entry_shift == 3 else (word >> ((at & 4) << 3)) & 0xFFFF_FFFF
+        value = word if entry_shift == 3 else (word >> ((at & 4) << 3)) & 0xFFFF_FFFF
 
-        if not value & lv.present:
-            steps.append(Step(stage, lv, index, at, value, Rule.NOT_PRESENT, row, target))
+        if not value & present:
+            add(Step(stage, lv, index, at, value, Rule.NOT_PRESENT, row, target))
             return Stop(Reason.NOT_PRESENT, address=at)
-        is_leaf = value & lv.leaf
-        for illegal in lv.page_illegal if is_leaf else lv.table_illegal:
+        is_leaf = value & leaf
+        for illegal in page_illegal if is_leaf else table_illegal:
             if value & illegal.mask == illegal.value:
-                steps.append(Step(stage, lv, index, at, value, Rule.MISCONFIGURED, row, target))
+                add(Step(stage, lv, index, at, value, Rule.MISCONFIGURED, row, target))
                 return Stop(Reason.MISCONFIGURED, address=at, why=illegal.why)
-        reserved = value & (lv.page_reserved if is_leaf else lv.table_reserved)
+        reserved = value & (page_reserved if is_leaf else table_reserved)
         if reserved:
-            steps.append(Step(stage, lv, index, at, value, Rule.RESERVED, row, target))
+            add(Step(stage, lv, index, at, value, Rule.RESERVED, row, target))
             return Stop(Reason.RESERVED, reserved=reserved, address=at)
 
-        every &= value | lv.neutral
+        every &= value | neutral
         some |= value
         if is_leaf:
-            if not check.allows(every, some, tables, value):
-                steps.append(Step(stage, lv, index, at, value, Rule.DENIED, row, target))
+            plain = every & need == need and not every & deny_all and not some & deny_any
+            if not plain or (check.is_special and not check.allows(every, some, tables, value)):
+                add(Step(stage, lv, index, at, value, Rule.DENIED, row, target))
                 return Stop(Reason.RIGHTS, every, check.violations(every, some, tables, value), address=at, leaf=value)
-            steps.append(Step(stage, lv, index, at, value, Rule.PAGE, row, target))
-            flags = (lv.accessed | lv.dirty if check.writes else lv.accessed) & ~value
+            add(Step(stage, lv, index, at, value, _PAGE, row, target))
+            flags = (accessed | lv.dirty if check.writes else accessed) & ~value
         else:
-            steps.append(Step(stage, lv, index, at, value, Rule.TABLE, row, target))
-            flags = lv.accessed & ~value
+            add(Step(stage, lv, index, at, value, _TABLE, row, target))
+            flags = accessed & ~value
         if flags:
             if page is not None and through is not None:
                 refused = through.update(page)
@@ -327,16 +333,19 @@ def descend(
             if late_flags:
                 used.append((at, lv, value, value | flags))
             else:
-                trail.write(at, lv.entry_shift, value, value | flags)
+                trail.write(at, entry_shift, value, value | flags)
         if is_leaf:
             for entry_at, level, old, new in used:
                 trail.write(entry_at, level.entry_shift, old, new)
-            offset = address & ((1 << lv.page_shift) - 1)
+            page_shift = lv.page_shift
             physical = (value & lv.page_address) | ((value & lv.high) << lv.high_shift)
-            return Leaf(physical | offset, lv.page_shift, every, some, tables, value)
+            return Leaf(physical | address & ((1 << page_shift) - 1), page_shift, every, some, tables, value)
         tables = every
-        base = value & lv.table_address
+        base = value & table_address
     raise AssertionError("the last level always maps a page")
+
+
+_NESTED, _TABLE, _PAGE = Stage.NESTED, Rule.TABLE, Rule.PAGE  # names of this module are found faster than members
 
 
 def walk(memory: PhysicalMemory, paging: Paging, address: int, access: Access = READ) -> Walk:
@@ -344,9 +353,11 @@ def walk(memory: PhysicalMemory, paging: Paging, address: int, access: Access = 
 
     Pure: apply `Walk.updates` to memory to have the accessed and dirty flags set.
     """
-    refused, linear = check_address(paging, address, access)
-    if refused is not None:
-        return Walk(address, linear, access, paging, (), refused, ())
+    linear, end_of_access = address, address + access.size
+    if end_of_access > paging.low_end and not paging.high_start <= address < end_of_access <= _TOP:
+        refused, linear = check_address(paging, address, access)
+        if refused is not None:
+            return Walk(address, linear, access, paging, (), refused, ())
     if paging.format is None:
         whole = Rights(read=True, write=True, execute=True, user=True)
         return Walk(address, linear, access, paging, (), Translated(linear, 0, whole), ())
@@ -359,14 +370,18 @@ def walk(memory: PhysicalMemory, paging: Paging, address: int, access: Access = 
         levels = levels[1:]
     if end is None:
         end = descend(trail, levels, base, linear, check, Stage.ONE)
+    outcome: Outcome
     if isinstance(end, Leaf):
-        rights = combined(paging, end.every, end.some, end.value)
-        outcome: Outcome = Translated(end.address, 1 << end.page_shift, rights)
+        outcome = Translated(end.address, 1 << end.page_shift, combined(paging, end.every, end.some, end.value))
     elif isinstance(end, Stop):
         outcome = page_fault(end, check, linear)
     else:
         outcome = end
-    return Walk(address, linear, access, paging, tuple(trail.steps), outcome, flags_written(trail, paging, outcome))
+    updates = flags_written(trail, paging, outcome) if trail.updates else ()
+    return Walk(address, linear, access, paging, tuple(trail.steps), outcome, updates)
+
+
+_TOP = U64 + 1
 
 
 def walk_access(memory: PhysicalMemory, paging: Paging, address: int, access: Access = READ) -> tuple[Walk, ...]:
