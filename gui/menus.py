@@ -45,7 +45,9 @@ def recent_section(recent: RecentFiles, open_file: Callable[[str], None]) -> Fil
         def refill() -> None:
             submenu.clear()
             for number, path in enumerate(recent.paths(), 1):
-                text = translate("Menus", "&{number}  {name}").format(number=number, name=Path(path).name)
+                text = translate("Menus", "&{number}  {name}").format(
+                    number=number, name=Path(path).name.replace("&", "&&")
+                )
                 action = submenu.addAction(text)
                 action.setToolTip(path)
                 action.setStatusTip(path)

@@ -24,9 +24,11 @@ class StatusBar(QStatusBar):
         self._document = document
         self._jobs = jobs
         self.image = QLabel()
+        self.image.setTextFormat(Qt.TextFormat.PlainText)  # a file may be named like a piece of HTML
         self.mode = QLabel()
         self.mode.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.work = QLabel()
+        self.work.setTextFormat(Qt.TextFormat.PlainText)
         self.progress = QProgressBar()
         self.progress.setTextVisible(False)
         self.progress.setFixedSize(40 * GRID, 2 * GRID)

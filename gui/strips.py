@@ -135,6 +135,8 @@ class NoticeStrip(QFrame):
             for widget in (self, self.label):
                 widget.style().unpolish(widget)
                 widget.style().polish(widget)
+        # A sentence may quote what the user typed: only our own text has links.
+        self.label.setTextFormat(Qt.TextFormat.PlainText if style == "hazard" else Qt.TextFormat.RichText)
         self.label.setText(text)
         self.setVisible(bool(text))
 

@@ -1,6 +1,6 @@
 """Whatever stops and waits for the user goes through `Prompts`, so that a test can answer in the user's place."""
 
-from PySide6.QtCore import QCoreApplication
+from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtWidgets import QDialog, QFileDialog, QMessageBox, QWidget
 
 translate = QCoreApplication.translate
@@ -12,6 +12,7 @@ class Prompts:
     def error(self, parent: QWidget | None, sentence: str) -> None:
         """What could not be done, why, and what to do: one sentence."""
         box = QMessageBox(QMessageBox.Icon.Warning, "Walkscope", sentence, parent=parent)
+        box.setTextFormat(Qt.TextFormat.PlainText)  # a file may be named like a piece of HTML
         box.exec()
 
     def run(self, dialog: QDialog) -> bool:
@@ -37,10 +38,12 @@ class Prompts:
             parent,
             translate("Prompts", "Open a memory image or a scenario"),
             folder,
-            ";;".join((
-                translate("Prompts", "All files (*)"),
-                translate("Prompts", "Memory images (*.core *.elf *.dump *.raw *.bin *.gz *.xz)"),
-                translate("Prompts", "Scenarios (*.json)"),
-            )),
+            ";;".join(
+                (
+                    translate("Prompts", "All files (*)"),
+                    translate("Prompts", "Memory images (*.core *.elf *.dump *.raw *.bin *.gz *.xz)"),
+                    translate("Prompts", "Scenarios (*.json)"),
+                )
+            ),
         )
         return path

@@ -43,6 +43,12 @@ def test_what_is_no_address_is_a_sentence_in_place_and_nothing_is_lost(window: M
     assert window.document.query.address == 0x40100
 
 
+def test_a_text_like_html_is_quoted_as_it_is(window: MainWindow, qtbot: QtBot) -> None:
+    ask(window, qtbot, "<h1>0</h1>")
+    assert window.notice.label.textFormat() is Qt.TextFormat.PlainText
+    assert "“<h1>0</h1>” is not an address" in window.notice.label.text()
+
+
 def test_access_and_privilege_are_asked_anew_for_the_same_address(window: MainWindow) -> None:
     bar = window.address_bar
     bar.access.setCurrentIndex(1)
