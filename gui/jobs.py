@@ -7,7 +7,7 @@ Work is a function of a `Report`. It calls the report now and then; where the us
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from PySide6.QtCore import QCoreApplication, QObject, Signal
 
@@ -24,26 +24,25 @@ class Cancelled(Exception):
 
 
 class Job:
-    """Work under way. ``text`` tells the user what is done; ``fraction`` is 0.0 .. 1.0, None while it is not known."""
+    """Work under way. ``text`` tells the user what is done; ``fraction`` is 0.0 .. 1.0, None while it is not known.
 
-    def __init__(
-        self,
-        text: str,
-        key: str,
-        done: Callable[[Any], None],
-        failed: Callable[[str], None] | None,
-        stopped: Callable[[], None] | None,
-    ) -> None:
+    Workers hold jobs, so a job knows nothing of who wants the result: a widget must not die in a worker's thread.
+    """
+
+    def __init__(self, text: str, key: str) -> None:
         self.text = text
         self.key = key
-        self.done = done
-        self.failed = failed
-        self.stopped = stopped
         self.fraction: float | None = None
         self.cancelled = False
 
     def cancel(self) -> None:
         self.cancelled = True
+
+
+class _CallBacks(NamedTuple):
+    done: Callable[[Any], None]
+    failed: Callable[[str], None] | None
+    stopped: Callable[[], None] | None
 
 
 class Report:
@@ -77,7 +76,7 @@ class Jobs(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._pool = ThreadPoolExecutor(WORKERS, "walkscope")
-        self._running: list[Job] = []
+        self._running: dict[Job, _CallBacks] = {}
         # Emitted by workers: the receiver lives in the window's thread, so Qt queues them.
         self._progressed.connect(self._on_progress)
         self._ended.connect(self._on_end)
@@ -103,8 +102,8 @@ class Jobs(QObject):
         ``key``: that is cancelled and its result dropped.
         """
         self.cancel(key)
-        job = Job(text, key, done, failed, stopped)
-        self._running.append(job)
+        job = Job(text, key)
+        self._running[job] = _CallBacks(done, failed, stopped)
         self._pool.submit(self._run, job, work)
         self.changed.emit()
         return job
@@ -114,16 +113,17 @@ class Jobs(QObject):
         stopped = [job for job in self._running if key is None or job.key == key]
         for job in stopped:
             job.cancel()
-            self._running.remove(job)
+            del self._running[job]
         if stopped:
             self.changed.emit()
 
     def cancel_for_user(self, job: Job) -> None:
         """Cancel ``job`` because the user said so."""
         if job in self._running:
+            stopped = self._running[job].stopped
             self.cancel(job.key)
-            if job.stopped is not None:
-                job.stopped()
+            if stopped is not None:
+                stopped()
 
     def stop(self) -> None:
         """Cancel everything and wait until the workers have ended; nothing can be started after that."""
@@ -147,13 +147,13 @@ class Jobs(QObject):
     def _on_end(self, job: Job, result: Any, error: Exception | None) -> None:
         if job not in self._running:
             return
-        self._running.remove(job)
+        call = self._running.pop(job)
         self.changed.emit()
         if error is None:
-            job.done(result)
+            call.done(result)
         elif isinstance(error, InputError):
-            if job.failed is not None:
-                job.failed(str(error))
+            if call.failed is not None:
+                call.failed(str(error))
         elif not isinstance(error, Cancelled):
             self.crashed.emit(error)
 
