@@ -132,7 +132,8 @@ def named(path: str, *, writing: bool = False) -> Iterator[None]:
     except ValueError as error:
         if "\0" not in path:
             raise
-        raise StorageError(Problem.ABSENT, f"{printable(path)}: no file has a zero byte in its name; check it.") from error
+        said = f"{printable(path)}: no file has a zero byte in its name; check it."
+        raise StorageError(Problem.ABSENT, said) from error
 
 
 def printable(path: str) -> str:

@@ -61,9 +61,8 @@ def check_header(head: bytes, size: int) -> Version:
     if len(head) < HEADER_SIZE:
         raise damaged("it is cut off within its header")
     if size > MAX_FILE:
-        raise StorageError(
-            Problem.TOO_LARGE, f"it has {size >> 20:,} MiB, and no scenario more than {MAX_FILE >> 20}; choose another file"
-        )
+        what = f"it has {size >> 20:,} MiB, and no scenario more than {MAX_FILE >> 20}; choose another file"
+        raise StorageError(Problem.TOO_LARGE, what)
     (_, page_size, write_format, read_format, reserved, _, _, _, _, pages, _, _, _, _, _, _, encoding, user_version, _,
      application_id, _, _) = _HEADER.unpack(head[:HEADER_SIZE])  # fmt: skip
     if application_id != APPLICATION_ID:

@@ -73,10 +73,12 @@ def relative(content: Content, folder: str) -> Content:
 
 
 def _relative(path: str, folder: str) -> str:
-    if not os.path.isabs(path) or os.path.normpath(path) != path:
+    if not os.path.isabs(path):
         return path
     found = os.path.relpath(path, folder)
-    return f"./{found}" if found.startswith(SCHEME) else found
+    if found.startswith(SCHEME):
+        found = f"./{found}"
+    return found if _resolved(found, folder) == path else path
 
 
 class Permit:

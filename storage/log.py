@@ -210,7 +210,7 @@ def _replay(base: Content, rows: list[_Row], snapshots: list[bytes | None]) -> t
         try:
             edit = codec.decode_edit((row.edit or "").encode())
             scenario = edit.apply(content.scenario)
-        except (InputError, IndexError):
+        except InputError:
             return content, number
         content = msgspec.structs.replace(content, scenario=scenario)
     return content, len(rows)

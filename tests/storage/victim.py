@@ -85,8 +85,18 @@ def kept(folder: Path) -> Content:
 MODES = {"saving": (saves, saved_step), "editing": (edits, kept)}
 
 
-def killed(work: Callable[[Path, Callable[[int], None]], None], folder: Path, delay: float) -> tuple[int, bool]:
-    """The last step that a child acknowledged before it was killed ``delay`` seconds after the first; if it worked."""
+def cut_short(folder: Path) -> bool:
+    """Whether a half-written file is there."""
+    return any(name.endswith(".part") for name in os.listdir(folder))
+
+
+def killed(
+    work: Callable[[Path, Callable[[int], None]], None], folder: Path, delay: float, aim: float | None
+) -> tuple[int, bool]:
+    """The last step that a child acknowledged before it was killed, and whether it was still at work.
+
+    That is ``delay`` seconds after its first step and, with ``aim``, so many seconds after it then began to write.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -103,6 +113,11 @@ def killed(work: Callable[[Path, Callable[[int], None]], None], folder: Path, de
             if not more:
                 break
             acknowledged += more
+    if aim is not None:
+        patience = time.monotonic() + 5
+        while not cut_short(folder) and time.monotonic() < patience:
+            time.sleep(0.0001)
+        time.sleep(aim)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     while more := os.read(reader, 256):
@@ -118,10 +133,11 @@ def main(mode: str, seed: str, count: str, folder: str) -> None:
     for number in range(int(count)):
         place = Path(folder) / f"{mode}-{number}"
         place.mkdir()
-        acknowledged, at_work = killed(work, place, chance.uniform(0, LONGEST[mode]))
+        aim = chance.uniform(0, 0.01) if mode == "saving" and number % 2 else None
+        acknowledged, at_work = killed(work, place, chance.uniform(0, LONGEST[mode]), aim)
         content = look(place)
         found = known.index(content) if content in known else None
-        part = any(name.endswith(".part") for name in os.listdir(place))
+        part = cut_short(place)
         print(json.dumps({"acknowledged": acknowledged, "found": found, "at_work": at_work, "cut_short": part}))
 
 

@@ -1,0 +1,151 @@
+"""Old files open for ever: those that were released, and how a file of an older version becomes one of today."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine.machine import Images
+from engine.memory.library import Library
+from engine.scenario import Replay
+from storage import container, files, guard, migrations, schema, seal
+from storage.content import Content, Note
+from storage.errors import Problem, StorageError
+from storage.guard import Version
+from storage.migrations import Release
+from tests.conftest import ROOT
+from tests.storage import fixture
+
+KEPT = ROOT / "tests" / "data" / "wscope"
+
+
+def test_every_released_version_has_a_file() -> None:
+    names = {path.stem for path in KEPT.glob("*.wscope")}
+    assert names >= {f"{major}.0" for major in migrations.RELEASES}
+    assert f"{schema.MAJOR}.{schema.MINOR}" in names
+
+
+def test_a_file_of_version_1_0_is_read_as_it_was_written() -> None:
+    opened = files.open_file(str(KEPT / "1.0.wscope"))
+    assert opened.content == fixture.document()
+    assert opened.file.version == Version(1, 0)
+    assert opened.file.notice == ""
+    assert Replay(opened.content.scenario, images()).state(3).effect.walks[0].outcome
+
+
+def images() -> Images:
+    return Library()
+
+
+# --- version 0, which never was: notes were lines of one text, and pins had no pCPU
+
+
+OLD = tuple(
+    {
+        "note": "CREATE TABLE remarks (number INTEGER PRIMARY KEY, lines TEXT NOT NULL) STRICT",
+        "pin": "CREATE TABLE pin (number INTEGER PRIMARY KEY, name TEXT NOT NULL, step INTEGER NOT NULL) STRICT",
+    }.get(sql.split()[2], sql)
+    for sql in schema.CREATE
+)
+
+
+def from_version_0(connection: sqlite3.Connection) -> None:
+    ((lines,),) = connection.execute("SELECT lines FROM remarks").fetchall()
+    connection.execute("DROP TABLE remarks")
+    connection.execute(next(sql for sql in schema.CREATE if sql.startswith("CREATE TABLE note ")))
+    connection.executemany("INSERT INTO note VALUES (?, 0, ?)", list(enumerate(lines.splitlines(), 1)))
+    connection.execute("ALTER TABLE pin ADD COLUMN pcpu INTEGER")
+
+
+@pytest.fixture
+def version_0(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A file of it, and a program that knows how to read it."""
+    releases = {0: Release(OLD, from_version_0), **migrations.RELEASES}
+    monkeypatch.setattr(migrations, "RELEASES", releases)
+    monkeypatch.setattr(container, "RELEASES", releases)
+    path = tmp_path / "old.wscope"
+    today = container.rows.of_content(msgspec.structs.replace(fixture.document(), notes=(), images=(), frames={}))
+    today["event"] = seal.with_links("event", today["event"])
+    today["remarks"] = [(1, "first\nsecond")]
+    today["pin"] = [row[:3] for row in today["pin"]]
+    del today["note"]
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for sql in OLD:
+            connection.execute(sql)
+        for name, rows in {**today, "seal": seal.seals(today)}.items():
+            for row in rows:
+                connection.execute(f"INSERT INTO {name} VALUES ({','.join('?' * len(row))})", row)
+        connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        connection.execute("PRAGMA user_version = 7")
+        path.write_bytes(connection.serialize())
+    return path
+
+
+def test_an_older_file_is_migrated_on_a_copy(version_0: Path) -> None:
+    before = version_0.read_bytes()
+    opened = files.open_file(str(version_0))
+    expected = msgspec.structs.replace(
+        fixture.document(), notes=(Note(0, "first"), Note(0, "second")), images=(), frames={},
+        pins=tuple(msgspec.structs.replace(pin, pcpu=None) for pin in fixture.document().pins),
+    )  # fmt: skip
+    assert opened.content == expected
+    assert opened.file.version == Version(0, 7)
+    assert version_0.read_bytes() == before
+
+
+def test_saving_an_older_file_makes_it_one_of_today(version_0: Path) -> None:
+    opened = files.open_file(str(version_0))
+    files.save(opened.content, str(version_0), opened.file)
+    again = files.open_file(str(version_0))
+    assert again.content == opened.content
+    assert again.file.version == Version(schema.MAJOR, schema.MINOR)
+
+
+def test_an_older_file_is_guarded_like_any(version_0: Path) -> None:
+    """Its schema is that of its version, and its rows are as they were sealed before anything is migrated."""
+    data = version_0.read_bytes()
+    version_0.write_bytes(data.replace(b"first\nsecond", b"first\nsecret"))
+    with pytest.raises(StorageError, match="its table “remarks” is not as it was saved") as caught:
+        files.open_file(str(version_0))
+    assert caught.value.problem is Problem.DAMAGED
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.deserialize(data)
+        connection.execute("CREATE TRIGGER t AFTER INSERT ON event BEGIN DELETE FROM event; END")
+        version_0.write_bytes(connection.serialize())
+    with pytest.raises(StorageError, match="it holds other things than a scenario does"):
+        files.open_file(str(version_0))
+
+
+def test_releases_follow_each_other_up_to_today() -> None:
+    assert list(migrations.RELEASES) == list(range(1, schema.MAJOR + 1))
+    assert [major for major, release in migrations.RELEASES.items() if release.upgrade is None] == [schema.MAJOR]
+    assert migrations.RELEASES[schema.MAJOR].create == schema.CREATE
+
+
+@pytest.mark.parametrize(
+    ("sql", "plain"),
+    [
+        ("CREATE TABLE more (name TEXT NOT NULL, value BLOB) STRICT", True),
+        ("CREATE TABLE more (name TEXT NOT NULL PRIMARY KEY, n REAL) STRICT, WITHOUT ROWID", True),
+        ("CREATE TABLE more (a)", False),
+        ("CREATE TABLE more (a INTEGER CHECK (a > 1)) STRICT", False),
+        ("CREATE TABLE more (a INTEGER DEFAULT (random())) STRICT", False),
+        ("CREATE TABLE more (a INTEGER AS (1)) STRICT", False),
+        ("CREATE TABLE more (a INTEGER REFERENCES event) STRICT", False),
+        ("CREATE TRIGGER t AFTER INSERT ON event BEGIN SELECT 1; END", False),
+        ("CREATE VIRTUAL TABLE f USING fts5(a)", False),
+        ("CREATE TABLE more (a INTEGER) STRICT; DROP TABLE event", False),
+    ],
+)
+def test_what_a_minor_version_may_add(sql: str, plain: bool) -> None:
+    assert bool(migrations.PLAIN_TABLE.fullmatch(sql)) is plain
+
+
+def test_version_numbers() -> None:
+    assert not Version(schema.MAJOR, schema.MINOR).is_newer
+    assert Version(schema.MAJOR, schema.MINOR + 1).is_newer
+    assert guard.check_header(container.pack(Content())[:100], len(container.pack(Content()))) == (1, 0)
