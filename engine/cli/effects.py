@@ -13,6 +13,7 @@ from engine.effects.compare import Class, Side, side
 from engine.effects.comparison import Comparison, compare
 from engine.effects.owners import FREE, OUTSIDE
 from engine.effects.reaction import Reacted
+from engine.effects.virtual import virtual_effects
 from engine.errors import InputError
 from engine.host.frames import Owner
 from engine.machine.state import Refusal
@@ -67,8 +68,14 @@ def comparison_json(found: Comparison, options: argparse.Namespace) -> dict[str,
         "to": _side_json(found.b, options.to_step),
         "access": found.kind.value,
         "pages": {_name(kind): count for kind, count in found.pages.items()},
+        "virtual_pages": {_name(kind): count for kind, count in _virtual(found).items()},
         "ranges": [_run_json(found, run) for run in range(len(found))],
     }
+
+
+def _virtual(found: Comparison) -> dict[Class, int]:
+    """The figures for guest-virtual pages; none where the guest has no paging."""
+    return virtual_effects(found.a, found.b).pages()
 
 
 def _side_json(one: Side, step: int) -> dict[str, Any]:
@@ -145,6 +152,7 @@ def comparison_text(found: Comparison, options: argparse.Namespace) -> str:
     lines += [f"{count:>10,} pages  {_name(kind)}" for kind, count in found.pages.items()]
     if not found.pages:
         lines.append("Neither side translates any page.")
+    lines += [f"{count:>10,} guest-virtual pages  {_name(kind)}" for kind, count in _virtual(found).items()]
     if len(found):
         lines += ["", f"GPA range, pages, class: A -> B, what KVM does with a {found.kind.value}"]
         lines += [_run_text(found, run) for run in range(len(found))]

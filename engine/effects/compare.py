@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.arch.arrays import Code, Flags, Right, RightsColumn, Small, U, Words
+from engine.arch.arrays import ON_ENTRY, ON_PAGE, Code, Flags, Right, RightsColumn, Small, U, Words
 from engine.arch.bulk import Progress, Translations
 from engine.arch.bulk_nested import translate_physical
 from engine.arch.mappings import mappings
@@ -106,14 +106,14 @@ class Effects(msgspec.Struct, frozen=True):
     def __len__(self) -> int:
         return len(self.start)
 
-    def pages(self, start: int = 0, end: int = 1 << 63) -> dict[Class, int]:
-        """How many 4-KiB pages of GPA ``start`` .. ``end`` are of each class; classes without a page are left out."""
-        inside = np.minimum(self.start + self.size, U(end)).astype(np.int64) - np.maximum(self.start, U(start)).astype(
-            np.int64
-        )
+    def pages(self, start: int = 0, end: int = 1 << 64) -> dict[Class, int]:
+        """How many 4-KiB pages of addresses ``start`` .. ``end`` are of each class; classes without are left out."""
+        first = np.maximum(self.start, U(start))
+        last = np.minimum(self.start + (self.size - U(1)), U(end - 1))
+        count_of = np.where(last >= first, (last - first + U(4096)) >> U(12), U(0))
         found = {}
         for kind in Class:
-            count = int(np.maximum(inside[self.kind == kind], 0).sum()) >> 12
+            count = int(count_of[self.kind == kind].sum())
             if count:
                 found[kind] = count
         return found
@@ -132,6 +132,11 @@ def effects(a: Side, b: Side, progress: Progress | None = None) -> Effects:
     addresses = gfns << U(12)
     ta = translate_physical(a.state.memory, a.second, addresses)
     tb = translate_physical(b.state.memory, b.second, addresses, progress=progress)
+    return compared(b, addresses, ta, tb, gfns)
+
+
+def compared(b: Side, addresses: Words, ta: Translations, tb: Translations, gfns: Words | None) -> Effects:
+    """The effects on pages ``addresses`` that the sides translate to ``ta`` and ``tb``; ``gfns`` as in `classify`."""
     assert b.state.host is not None
     owner = owners_of(b.state.host.frames, tb.physical >> U(12))
     kind = classify(ta, tb, owner, b.vm.index, gfns)
@@ -161,12 +166,17 @@ def considered(*sides: Side) -> Words:
     return np.concatenate(parts)
 
 
-def classify(a: Translations, b: Translations, owner: Words, vm: int, gfns: Words) -> Small:
-    """`Class` of each row. ``owner``: packed owners of what B gives; ``gfns``: the guest frames that are translated."""
-    kind = np.zeros(len(gfns), np.uint8)
+def classify(a: Translations, b: Translations, owner: Words, vm: int, gfns: Words | None) -> Small:
+    """`Class` of each row. ``owner``: packed owners of what B gives.
+
+    ``gfns``: the guest frames that are translated; None for guest-virtual pages, which have no frame of their own. A
+    fault counts by its reason, whichever stage raised it.
+    """
+    kind = np.zeros(len(a), np.uint8)
     a_ok, b_ok = a.code == Code.OK, b.code == Code.OK
+    reason = b.code & np.uint8(0xFF ^ (ON_ENTRY | ON_PAGE))
     for code, found in FAULTS.items():
-        kind[(b.code == code) & (a_ok | (a.code != code))] = found
+        kind[(reason == code) & (a_ok | (a.code != b.code))] = found
     moved = b_ok & (~a_ok | (a.physical != b.physical))
     exposed = classify_exposed(b, owner, vm, gfns)
     kind[moved] = np.where(exposed == Class.SAME, np.uint8(Class.RESTORED), exposed)[moved]
@@ -175,16 +185,17 @@ def classify(a: Translations, b: Translations, owner: Words, vm: int, gfns: Word
     return kind
 
 
-def classify_exposed(t: Translations, owner: Words, vm: int, gfns: Words) -> Small:
+def classify_exposed(t: Translations, owner: Words, vm: int, gfns: Words | None) -> Small:
     """What each page that translates really gives: SAME for the VM's own page of that number, or for none at all."""
-    kind = np.full(len(gfns), Class.HOST_PAGE, np.uint8)
+    kind = np.full(len(t), Class.HOST_PAGE, np.uint8)
     guest = use_is(owner, Use.GUEST_PAGE)
     mine = guest & (vm_of(owner) == U(vm + 1))
     kind[owner == OUTSIDE] = Class.OUTSIDE_RAM
     kind[use_is(owner, Use.KVM_TABLE)] = Class.TABLE_PAGE
     kind[guest] = Class.OTHER_VM
     kind[mine] = Class.ANOTHER_PAGE
-    kind[mine & (gfn_of(owner) == gfns)] = Class.SAME
+    if gfns is not None:
+        kind[mine & (gfn_of(owner) == gfns)] = Class.SAME
     kind[t.code != Code.OK] = Class.SAME
     return kind
 

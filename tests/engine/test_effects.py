@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from engine.arch.arrays import U
 from engine.arch.faults import Translated
-from engine.arch.registers import Features, Vendor
+from engine.arch.registers import Features, Registers, Vendor
 from engine.arch.rights import Kind
 from engine.arch.second_stage import EptCapabilities
 from engine.effects.compare import Class, effects, side
 from engine.effects.reaction import Answer, classes, react, reactions
+from engine.effects.virtual import virtual_effects
 from engine.events import (
     Backing,
     BootHost,
@@ -27,8 +28,10 @@ from engine.events import (
     FillGuestPages,
     GuestAccess,
     LoadKvm,
+    MapGuestPages,
     MoveVcpu,
     Populate,
+    SetGuestRegisters,
     SetMemslot,
 )  # fmt: skip
 from engine.host.frames import Use
@@ -256,3 +259,49 @@ def test_a_guest_that_stores_to_a_page_rewrites_its_own_nested_entry():
     assert written == 0xDEAD_0007
     owner = after.host.frames.owner(after.effect.walks[0].outcome.address >> 12)
     assert owner.use is Use.KVM_TABLE
+
+
+# --- guest-virtual addresses -----------------------------------------------------------------------------------------
+
+
+@cache
+def with_guest(five: bool, backing: str):
+    """A VM whose guest has tables of 4 levels for 3 MiB, in pages of 4 KiB and 2 MiB; then pCPU 1 changes its mode."""
+    registers = Registers(cr0=0x8001_0001, cr3=0x10_0000, cr4=0x20, efer=0xD00, cs_l=True)
+    user = {"root": 0x10_0000, "tables": 0x10_1000}
+    events = (
+        BootHost(five_level=five, ram_size=8 * GIB), LoadKvm(), CreateVm(), CreateVcpu(),
+        SetMemslot(size=size_of(backing), backing=BACKINGS[backing]),
+        MapGuestPages(**user, address=0x7F00_0000_0000, target=0x40_0000, size=1 << 20),
+        MapGuestPages(root=0x10_0000, tables=0x11_0000, address=0xFFFF_8000_0000_0000, target=0x80_0000, size=2 << 20,
+                      page_size=2 << 20),
+        SetGuestRegisters(registers=registers), Populate(), ChangeMode(pcpu=1, la57=not five),
+    )  # fmt: skip
+    replay = Replay(Scenario(Configuration(), events), lambda ref: None)
+    state = replay.state(len(events))
+    assert not any(replay.refusal(n) for n in range(1, len(events) + 1))
+    return side(state, pcpu=0), side(state, pcpu=1)
+
+
+@pytest.mark.parametrize(("five", "backing"), ALL)
+def test_every_guest_virtual_page_is_looked_at_and_agrees_with_two_walks(five, backing):
+    a, b = with_guest(five, backing)
+    found = virtual_effects(a, b)
+    assert sum(found.pages().values()) == (3 << 20) >> 12
+    for row in range(0, len(found), max(1, len(found) // 20)):
+        gva = int(found.start[row]) + int(found.size[row]) - 4096
+        before, after = (look(one.state, gva, cpl=0).outcome for one in (a, b))
+        offset = int(found.size[row]) - 4096
+        assert isinstance(before, Translated) == (found.a_code[row] == 0)
+        assert isinstance(after, Translated) == (found.b_code[row] == 0)
+        if isinstance(before, Translated) and isinstance(after, Translated):
+            assert int(found.a[row]) + offset == before.address
+            assert int(found.b[row]) + offset == after.address
+            assert (found.kind[row] == Class.SAME) == (before.address == after.address)
+    for one in (a, b):
+        assert len(virtual_effects(one, one).changed()) == 0
+
+
+def test_a_guest_without_paging_has_no_virtual_pages():
+    _, a, b = changed(False, "4K")
+    assert len(virtual_effects(a, b)) == 0
