@@ -175,6 +175,19 @@ def strips(band: Band, along: Axis, low: float, high: float, width: float) -> li
     return found
 
 
+def address_at(band: Band, along: Axis, low: float, high: float, width: float, x: float) -> int | None:
+    """The page that is drawn at pixel ``x``: of a grave range that is drawn wider than it is, its first one."""
+    gpa = along.address(low + x / width * (high - low))
+    scale = width / (high - low)
+    start = band.start[np.isin(band.kind, [int(kind) for kind in EXPOSES])]
+    left = np.clip((along.places(start) - low) * scale, 0, width - GRAVE_PIXELS)
+    near = np.flatnonzero((left <= x) & (x < left + GRAVE_PIXELS))
+    if len(near) and gpa is not None and int(start[near[-1]]) < gpa:
+        found = band.at(gpa)
+        return gpa if found is not None and found[2] in EXPOSES else int(start[near[-1]])
+    return gpa
+
+
 def _together(left: "np.ndarray", right: "np.ndarray", least: float, width: float) -> list[tuple[float, float]]:
     """Ascending stretches cut to 0 .. ``width``, at least ``least`` wide, joined where they meet."""
     left, right = np.clip(left, 0, width - least), np.clip(right, 0, width)

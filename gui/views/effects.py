@@ -1,5 +1,7 @@
 """Effects: A beside B. The same bytes read in two ways, what every address translates to, and what KVM does then."""
 
+from functools import partial
+
 import numpy as np
 from PySide6.QtCore import QModelIndex, Qt
 from PySide6.QtGui import QPainter, QPaintEvent, QPalette, QShowEvent
@@ -140,11 +142,16 @@ class EffectsView(QWidget):
             self._advise(asked)
         elif not asked.asks_as(self._asked):
             self._asked = asked
-            runner().start(
-                self.tr("Comparing A and B"), lambda report: answer(asked, report), self._show, key=self._key,
-            )  # fmt: skip
+            text = self.tr("Comparing A and B")
+            work = partial(answer, asked)
+            runner().start(text, work, self._show, key=self._key, stopped=self._on_stopped)
         else:
             self._show_selection()
+
+    def _on_stopped(self) -> None:
+        self._asked = self._picture = None
+        text = self.tr("The comparison was cancelled. Go to another step, or come back to this tab, to start it again.")
+        self._advise(Advice(self.tr("Not compared"), text))
 
     def _advise(self, advice: Advice) -> None:
         self._empty.show_advice(advice)

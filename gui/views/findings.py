@@ -1,5 +1,7 @@
 """Findings: what is amiss at the current step, the gravest first, each with its evidence and a way to it."""
 
+from functools import partial
+
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QPainter, QPaintEvent, QShowEvent
 from PySide6.QtWidgets import (
@@ -110,9 +112,13 @@ class FindingsView(QWidget):
             self._say(self.tr("Nothing to check yet"), self.tr("Open a memory image, or boot a host."))
             return
         states = [document.replay.state(step) for step in range(document.step + 1)]
-        runner().start(
-            self.tr("Looking for hazards"), lambda progress: look(states, known, progress), self._show, key=self._key
-        )
+        work = partial(look, states, known)
+        runner().start(self.tr("Looking for hazards"), work, self._show, key=self._key, stopped=self._on_stopped)
+
+    def _on_stopped(self) -> None:
+        self._found = None
+        self._show_cards(())
+        self._say(self.tr("Not looked at"), self.tr("The search was cancelled. Go to another step to start it again."))
 
     def _show(self, found: Found) -> None:
         self._found, self._known = found, found.known

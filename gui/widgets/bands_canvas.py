@@ -7,7 +7,7 @@ from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 from engine.arch.addresses import grouped
 from engine.effects.comparison import Band
 from gui.effect_texts import class_name, pages
-from gui.models.effects import Picture
+from gui.models.effects import Picture, address_at
 from gui.paint.bands import Frame, View, frame, height, paint_bands
 from gui.theme import signals, theme
 
@@ -95,7 +95,10 @@ class BandsCanvas(QWidget):
         places = self._frame()
         if self._picture is None or not places.a.united(places.b).contains(point):
             return None
-        return self._picture.axis.address(places.place(point.x(), self._view))
+        comparison, view = self._picture.comparison, self._view
+        band = comparison.band_a if places.a.contains(point) else comparison.band_b
+        x, width = point.x() - places.a.left(), places.a.width()
+        return address_at(band, self._picture.axis, view.low, view.high, width, x)
 
     def range_at(self, gpa: int) -> tuple[int, int] | None:
         """First byte and bytes of the range of side B that ``gpa`` is in."""
