@@ -1,7 +1,7 @@
 """The instruction emulator, as far as one access goes: what KVM does itself instead of the hardware.
 
 An access that ends here reaches memory through memslots and HVA, or a device of the VMM (KVM_EXIT_MMIO). The GPA that
-the exit told is used where its offset in the page is that of the address; else KVM walks the guest's tables. Sources:
+the exit told is used for the page that it is in; for all else KVM walks the guest's tables. Sources:
 x86_emulate_instruction(), emulator_read_write_onepage(), kvm_fetch_guest_virt() (arch/x86/kvm/x86.c).
 """
 
@@ -30,7 +30,7 @@ class Emulated(msgspec.Struct, frozen=True):
 
 
 def emulate(memory: GuestMemory, paging: Paging, linear: int, access: Access, value: int, gpa: int | None) -> Emulated:
-    """Carry out ``access`` at ``linear``. ``gpa``: what the exit told of it, None if it told nothing."""
+    """Carry out ``access`` at ``linear``. ``gpa``: of the byte where the hardware gave up; None if it is unknown."""
     parts: list[tuple[int, int]] = []
     at, end = linear, linear + access.size
     while at < end:

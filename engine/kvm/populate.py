@@ -58,12 +58,13 @@ def _fill(
     world: World, module: Module, space: Space, vm: Vm, slot: Memslot, first: mmu.Spte, gpa: int, stop: int
 ) -> int:
     """Map the 4-KiB pages ``gpa`` .. ``stop`` behind the SPTE ``first``; how many. 0 where they are not all absent."""
-    count = (stop - gpa) // FRAME_SIZE
     lv, host_at, host_entry = mm.path_to(world.memory, space.levels, space.root, slot.to_hva(gpa) - FRAME_SIZE)[-1]
-    if not count or lv.level != 1:
+    host, spte_slot = (host_at & 0xFFF) >> 3, (first.address & 0xFFF) >> 3
+    # GPA and HVA may lie differently in their tables: only as far as both reach.
+    count = min((stop - gpa) // FRAME_SIZE, mm.ENTRIES - 1 - host)
+    if count <= 0 or lv.level != 1:
         return 0
     host_table, sptes = _table(world, host_at), _table(world, first.address)
-    host, spte_slot = (host_at & 0xFFF) >> 3, (first.address & 0xFFF) >> 3
     if any(host_table[host + 1 : host + 1 + count]) or any(
         value != module.spte.absent for value in sptes[spte_slot + 1 : spte_slot + 1 + count]
     ):

@@ -160,7 +160,7 @@ def npt_format(kernel: Kernel, maxphyaddr: int, mmio_caching: bool) -> SpteForma
     return SpteFormat(
         present=bit(0), user=bit(2), write=bit(1), execute=0, no_execute=NX, accessed=bit(5), dirty=bit(6),
         memory_type=0, host_writable=bit(host), mmu_writable=bit(mmu), software=bit(11) if kernel.mmu_present else 0,
-        absent=NX if kernel.suppress_ve else 0, mmio_value=mmio, mmio_mask=kernel.mmio_mark or mmio,
+        absent=NX if kernel.suppress_ve else 0, mmio_value=mmio, mmio_mask=(kernel.mmio_mark or mmio) if mmio else 0,
         mmio_access=0b110 if mmio else 0, generation=kernel.generation, tree_flags=0,
     )  # fmt: skip
 

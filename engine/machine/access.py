@@ -216,8 +216,8 @@ class _Run:
     def _emulate(self, walks: tuple[Walk, ...], reaction: Reaction) -> State:
         world = world_of(self._state)
         memory = GuestMemory(world, space_of(self._state), self._vm)
-        linear = walks[0].linear
-        done = emulate(memory, self._software_paging(), linear, self._access, self._event.value, reaction.gpa)
+        gpa = reaction.gpa if walks[-1].gpa is not None else None  # not that of a guest's table
+        done = emulate(memory, self._software_paging(), walks[0].linear, self._access, self._event.value, gpa)
         last = self._exits[-1]
         actions = (*last.reaction.actions, *done.actions)
         self._exits[-1] = Exit(last.walk, msgspec.structs.replace(last.reaction, actions=actions))
