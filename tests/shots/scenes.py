@@ -20,6 +20,7 @@ from gui.jobs import runner
 from gui.main_window import MainWindow
 from gui.sights import sights
 from gui.theme import Scheme
+from tests.shots.hosts import HOST_SCENES
 
 SCHEMES = (Scheme.LIGHT, Scheme.DARK)
 SETTLE = 120
@@ -125,6 +126,8 @@ SCENES: dict[str, Scene] = {
     "dialog-crash": crash,
 }
 
+ALL = SCENES | HOST_SCENES
+
 
 def render(folder: Path, scale: str, *names: str) -> None:
     """Picture ``names`` (default: all) in both schemes. ``scale``: that of the process, for the names of the files."""
@@ -132,7 +135,7 @@ def render(folder: Path, scale: str, *names: str) -> None:
     home = TemporaryDirectory()
     settings = QSettings(f"{home.name}/settings.ini", QSettings.Format.IniFormat)
     for scheme in SCHEMES:
-        for name in names or SCENES:
+        for name in names or ALL:
             settings.clear()
             settings.setValue("look/scheme", scheme.value)
             window = app.create_window(settings, Prompts())
@@ -140,8 +143,9 @@ def render(folder: Path, scale: str, *names: str) -> None:
             window.fill(Library())
             window.opener.open_built_in()
             wait(lambda window=window: window.document.walk is not None, 5000)
-            pictured = SCENES[name](window)
+            pictured = ALL[name](window)
             pictured.show()
+            wait(lambda: not runner().running, 3000)
             wait()
             pictured.grab().save(str(folder / f"{name}-{scheme.value}-{round(float(scale) * 100)}.png"))
             window.close()
