@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -149,3 +151,26 @@ def test_version_numbers() -> None:
     assert not Version(schema.MAJOR, schema.MINOR).is_newer
     assert Version(schema.MAJOR, schema.MINOR + 1).is_newer
     assert guard.check_header(container.pack(Content())[:100], len(container.pack(Content()))) == (1, 0)
+
+
+def test_the_page_on_the_format_is_enough_to_check_a_file() -> None:
+    """A reader that knows no more than resources/docs/file-format.md: sqlite3, SHA-256 and MessagePack."""
+    page = (ROOT / "resources" / "docs" / "file-format.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE))
+    with closing(sqlite3.connect(f"file:{KEPT / '1.0.wscope'}?mode=ro", uri=True)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+        assert told.keys() == tables
+        seals = {part: (rows, checksum) for part, rows, checksum in connection.execute("SELECT * FROM seal")}
+        assert seals.keys() == tables - {"seal"}
+        for name in seals:
+            cursor = connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2")
+            columns = [column[0] for column in cursor.description]
+            assert [column for column in re.findall(r"`(\w+)`", told[name]) if column in columns] == columns
+            rows = cursor.fetchall()
+            link = sha256(b"walkscope " + name.encode()).digest()
+            for row in rows:
+                if name == "event":
+                    *row, checksum = row
+                link = sha256(link + msgspec.msgpack.encode(row)).digest()
+                assert name != "event" or link == checksum
+            assert seals[name] == (len(rows), link)
