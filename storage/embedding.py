@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
@@ -69,8 +69,13 @@ class _Watched(Image):
         return self._image.runs(pfns)
 
 
-def needed(scenario: Scenario, images: Images) -> dict[str, set[int]]:
-    """The frames of each image, by path, that a replay of all events reads."""
+def needed(
+    scenario: Scenario, images: Images, progress: Callable[[int, int], None] | None = None
+) -> dict[str, set[int]]:
+    """The frames of each image, by path, that a replay of all events reads.
+
+    ``progress(done, total)`` is called after each event; what it raises ends the replay.
+    """
     watched: dict[str, _Watched] = {}
 
     def watch(ref: ImageRef) -> Image:
@@ -79,7 +84,10 @@ def needed(scenario: Scenario, images: Images) -> dict[str, set[int]]:
         return watched[ref.path]
 
     replay = Replay(scenario, watch)
-    replay.state(len(scenario.events))
+    for step in range(1, len(scenario.events) + 1):
+        replay.state(step)
+        if progress is not None:
+            progress(step, len(scenario.events))
     return {path: image.looked_at for path, image in watched.items()}
 
 

@@ -13,7 +13,7 @@ from storage import container, disk, images
 from storage.container import Peek
 from storage.content import Content
 from storage.disk import Stamp
-from storage.errors import Problem, StorageError, named
+from storage.errors import Problem, StorageError, named, printable
 from storage.guard import Version, check_header
 from storage.schema import MAJOR, MINOR
 
@@ -60,7 +60,7 @@ def open_file(path: str) -> Opened:
         notice = ""
         if version.is_newer:
             notice = (
-                f"{os.path.basename(path)} was saved by a newer Walkscope: what this one does not know of it is not "
+                f"{printable(path)} was saved by a newer Walkscope: what this one does not know of it is not "
                 "shown, and to keep it, save under another name."
             )
         folder = folder_of(path)
@@ -94,7 +94,7 @@ def save(content: Content, path: str, known: File | None = None) -> File:
         if container.unpack(data)[0] != inside:
             raise AssertionError("what was packed does not unpack to the same")
         stamp, durable = disk.replace(path, data, known.stamp if known is not None else None, same_as(data))
-    notice = f"{os.path.basename(path)} is saved, but a power cut now might undo that; save it once more."
+    notice = f"{printable(path)} is saved, but a power cut now might undo that; save it once more."
     return File(path, folder, stamp, Version(MAJOR, MINOR), "" if durable else notice)
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from threading import Lock
 from typing import Any, NamedTuple
 
 import msgspec
@@ -91,19 +92,20 @@ class Logged(msgspec.Struct, frozen=True):
 
 
 class Log:
-    """Used by one thread at a time."""
+    """May be used from any thread."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._engine: Engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
-        self._entries: list[Entry] = []
+        self._lock = Lock()
+        self._rows: list[_Row] = []  # without entry 1
         self._link = b""
         self._is_whole = True
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """All since the document was opened or saved."""
-        return tuple(self._entries)
+        return tuple(map(_entry, self._rows))
 
     @classmethod
     def create(cls, path: str) -> Log:
@@ -136,31 +138,39 @@ class Log:
                 connection.close()
                 raise
 
-    def restart(self, content: Content, path: str, sha256: bytes | None) -> None:
-        """``content`` is what the file at ``path`` holds, or a new document: there is nothing else to keep."""
+    def restart(self, content: Content, path: str, sha256: bytes | None, done: int | None = None) -> None:
+        """``content`` is what the file at ``path`` holds, or a new document.
+
+        The first ``done`` entries (None: all) have led to it, and need not be kept.
+        """
         snapshot = container.pack(content)
-        row = _Row(1, _now(), "", None)
-        link = seal.next_link(seal.first_link("entry"), row)
-        with keeping(), self._engine.begin() as run:
-            run.execute(delete(SESSION))
-            run.execute(insert(SESSION), {"number": 1, "path": text_of_path(path), "sha256": sha256})
-            run.execute(delete(ENTRY))
-            run.execute(insert(ENTRY), {**row._asdict(), "checksum": link, "snapshot": snapshot})
-        self._entries, self._link, self._is_whole = [], link, True
+        with self._lock:
+            later = self._rows[done:] if done is not None else []
+            rows = [_Row(1, _now(), "", None), *(row._replace(number=n) for n, row in enumerate(later, 2))]
+            _, *links = seal.links("entry", rows)
+            with keeping(), self._engine.begin() as run:
+                snapshots = dict(iter(run.execute(select(ENTRY.c.number, ENTRY.c.snapshot))))
+                kept = [snapshot, *(snapshots[row.number] for row in later)]
+                run.execute(delete(SESSION))
+                run.execute(insert(SESSION), {"number": 1, "path": text_of_path(path), "sha256": sha256})
+                run.execute(delete(ENTRY))
+                run.execute(insert(ENTRY), list(map(_values, rows, links, kept)))
+            self._rows, self._link, self._is_whole = rows[1:], links[-1], self._is_whole or not later
 
     def append(self, content: Content, text: str, edit: Edit | None) -> None:
-        body = codec.encode_edit(edit).decode() if edit is not None and self._is_whole else None
-        snapshot = container.pack(content) if body is None else None
-        row = _Row(len(self._entries) + 2, _now(), text, body)
-        link = seal.next_link(self._link, row)
-        self._is_whole = False  # until it is certain
-        with keeping(), self._engine.begin() as run:
-            if snapshot is not None:
-                older = ENTRY.c.snapshot.is_not(null()) & (ENTRY.c.number > 1)
-                run.execute(update(ENTRY).where(older).values(snapshot=None))
-            run.execute(insert(ENTRY), {**row._asdict(), "checksum": link, "snapshot": snapshot})
-        self._entries.append(_entry(row))
-        self._link, self._is_whole = link, True
+        with self._lock:
+            body = codec.encode_edit(edit).decode() if edit is not None and self._is_whole else None
+            snapshot = container.pack(content) if body is None else None
+            row = _Row(len(self._rows) + 2, _now(), text, body)
+            link = seal.next_link(self._link, row)
+            self._is_whole = False  # until it is certain
+            with keeping(), self._engine.begin() as run:
+                if snapshot is not None:
+                    older = ENTRY.c.snapshot.is_not(null()) & (ENTRY.c.number > 1)
+                    run.execute(update(ENTRY).where(older).values(snapshot=None))
+                run.execute(insert(ENTRY), _values(row, link, snapshot))
+            self._rows.append(row)
+            self._link, self._is_whole = link, True
 
     def close(self) -> None:
         self._connection.close()
@@ -184,7 +194,7 @@ class Log:
             raise StorageError(Problem.DAMAGED, "it is damaged")
         base = container.unpack(found[0].snapshot)[0]
         content, count = _replay(base, rows, [row.snapshot for row in found])
-        self._entries = [_entry(row) for row in rows[1:]]
+        self._rows = rows[1:]
         problem = ""
         if count < len(found):
             problem = f"Of {len(found) - 1} edits only the first {count - 1} could be read; the store is damaged."
@@ -214,6 +224,10 @@ def _replay(base: Content, rows: list[_Row], snapshots: list[bytes | None]) -> t
             return content, number
         content = msgspec.structs.replace(content, scenario=scenario)
     return content, len(rows)
+
+
+def _values(row: _Row, link: bytes, snapshot: bytes | None) -> dict[str, Any]:
+    return {**row._asdict(), "checksum": link, "snapshot": snapshot}
 
 
 def _connect(path: str) -> sqlite3.Connection:

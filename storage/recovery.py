@@ -61,7 +61,7 @@ class Situation(Enum):
 
 
 class Session:
-    """The store of one open document. Used by one thread at a time."""
+    """The store of one open document. May be used from any thread: edits go on while a save is under way."""
 
     def __init__(self, claim: _Claim, log: Log) -> None:
         self._claim = claim
@@ -80,9 +80,13 @@ class Session:
         """
         self._log.append(content, text, edit)
 
-    def saved(self, content: Content, file: File) -> None:
-        """``content`` is in ``file`` now (or was opened from it anew): nothing is unsaved any more."""
-        self._log.restart(content, file.path, file.stamp.sha256)
+    def saved(self, content: Content, file: File, done: int | None = None) -> None:
+        """``content`` is in ``file`` now, or was opened from it anew: nothing is unsaved any more.
+
+        ``done``: how many of ``unsaved`` there were when ``content`` was taken to be saved; what came after stays
+        unsaved.
+        """
+        self._log.restart(content, file.path, file.stamp.sha256, done)
         self._claim.write(file.path)
 
     def close(self) -> None:

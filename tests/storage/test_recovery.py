@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -140,6 +141,40 @@ def test_a_living_session_is_not_offered(state: Path) -> None:
     edited(session, 0, 1)
     assert recovery.find(state) == []
     session.discard()
+
+
+def test_edits_go_on_while_a_save_is_under_way(state: Path, tmp_path: Path) -> None:
+    session = recovery.begin(state, Content())
+    saved = edited(session, 0, 3)
+    done = len(session.unsaved)
+    edited(session, 3, 5)
+    session.record(Content(document(5).scenario, notes=(Note(1, "!"),)), "A note")
+    latest = Content(document(6).scenario, notes=(Note(1, "!"),))
+    session.record(latest, "Poke 5", Insert(5, EVENTS[5]))
+    session.saved(saved, files.save(saved, str(tmp_path / "a.wscope")), done)
+    assert [entry.text for entry in session.unsaved] == ["Poke 3", "Poke 4", "A note", "Poke 5"]
+    session.record(Content(document(7).scenario, notes=latest.notes), "Poke 6", Insert(6, EVENTS[6]))
+    lost = found(die(session, state))
+    assert (lost.situation, lost.problem) == (Situation.AS_IT_WAS, "")
+    assert [entry.text for entry in lost.entries] == ["Poke 3", "Poke 4", "A note", "Poke 5", "Poke 6"]
+    assert lost.content == Content(document(7).scenario, notes=latest.notes)
+    lost.discard()
+
+
+def test_a_save_in_another_thread_loses_no_edit(state: Path, tmp_path: Path) -> None:
+    session = recovery.begin(state, Content())
+    content, path = Content(), str(tmp_path / "a.wscope")
+    for n, event in enumerate(EVENTS):
+        done, taken = len(session.unsaved), content
+        saving = threading.Thread(target=lambda c=taken, d=done: session.saved(c, files.save(c, path), d))  # type: ignore[misc]
+        saving.start()
+        content = document(n + 1)
+        session.record(content, f"Poke {n}", Insert(n, event))
+        saving.join()
+    lost = found(die(session, state))
+    assert lost.content == document(10)
+    assert [entry.text for entry in lost.entries] == ["Poke 9"]
+    lost.discard()
 
 
 def test_closing_keeps_what_is_unsaved_unless_it_is_discarded(state: Path) -> None:
