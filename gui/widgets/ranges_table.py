@@ -42,6 +42,7 @@ class RangesTable(QTableView):
         self.horizontalHeader().setHighlightSections(False)
         self.horizontalHeader().setStretchLastSection(True)
         signals().changed.connect(self._fit)
+        model.modelReset.connect(self._fit)
         self._fit()
 
     def _fit(self) -> None:
@@ -50,8 +51,10 @@ class RangesTable(QTableView):
         self.verticalHeader().setDefaultSectionSize(row)
         self.setMinimumHeight(4 * row)
         numbers, words = QFontMetricsF(mono_font(SMALL)), QFontMetricsF(ui_font(SMALL, bold=True))
+        last = self.model().index(self.model().rowCount() - 1, RANGE).data() or ""
         for column, text in LONGEST.items():
-            self.setColumnWidth(column, round(numbers.horizontalAdvance(text) + 2 * GAP + GRID))
+            longest = max(text, last, key=len) if column == RANGE else text  # addresses grow from row to row
+            self.setColumnWidth(column, round(numbers.horizontalAdvance(longest) + 2 * GAP + GRID))
         widest = words.horizontalAdvance(self.tr("reaches a free host frame"))
         self.setColumnWidth(HAPPENS, round(widest + 2 * GAP + 5 * GRID))
 
