@@ -19,6 +19,7 @@ from engine.errors import InputError
 from engine.memory.framemap import FrameMap
 
 ZONES = 8
+GIB_FRAMES = 1 << 18
 
 
 class Use(Enum):
@@ -61,40 +62,36 @@ class Region(msgspec.Struct, frozen=True):
         return Region(first, end, msgspec.structs.replace(self.owner, gfn=self.owner.gfn + first - self.first))
 
 
-class _Zone(msgspec.Struct, frozen=True):
-    """Positions ``start`` .. in the order of allocation are RAM's frames ``base`` .. in a shuffled order."""
-
-    start: int
-    base: int
-    size: int
-    step: int
-    offset: int
-
-    def nth(self, position: int) -> int:
-        return self.base + ((position - self.start) * self.step + self.offset) % self.size
-
-    def position(self, nth: int) -> int:
-        return self.start + (nth - self.base - self.offset) * pow(self.step, -1, self.size) % self.size
-
-
+@lru_cache
 def _multiplier(seed: int, count: int) -> int:
-    """A number coprime with ``count``, so that n -> n * it mod count visits every frame."""
+    """A number coprime with ``count``, so that n -> n * it mod count visits every one of ``count``."""
     wanted = (seed * 0x9E37_79B9_7F4A_7C15 + 0x2545_F491_4F6C_DD1D) % count | 1
     while gcd(wanted, count) != 1:
         wanted += 2
     return wanted
 
 
-@lru_cache
-def _zones(seed: int, count: int) -> tuple[_Zone, ...]:
-    """RAM of ``count`` frames in zones, in the order in which they are used: from the top down."""
-    size = -(-count // ZONES)
-    zones, start = [], 0
-    for base in reversed(range(0, count, size)):
-        here = min(size, count - base)
-        zones.append(_Zone(start, base, here, _multiplier(seed, here), seed % here))
-        start += here
-    return tuple(zones)
+def _shuffled(seed: int, count: int, zone: int, position: int) -> int:
+    """Which of ``count`` things comes at ``position``: zone after zone of ``zone`` things from the top down, and within
+    a zone in an order that the seed picks."""
+    top = count % zone or zone
+    if position < top:
+        base, here, k = count - top, top, position
+    else:
+        number, k = divmod(position - top, zone)
+        base, here = count - top - (number + 1) * zone, zone
+    return base + (k * _multiplier(seed, here) + seed) % here
+
+
+def _position(seed: int, count: int, zone: int, nth: int) -> int:
+    """Where `_shuffled` has the ``nth`` thing."""
+    top = count % zone or zone
+    if nth >= count - top:
+        base, here, start = count - top, top, 0
+    else:
+        number = (count - top - 1 - nth) // zone
+        base, here, start = count - top - (number + 1) * zone, zone, top + number * zone
+    return start + (nth - base - seed) * pow(_multiplier(seed, here), -1, here) % here
 
 
 class Frames(msgspec.Struct, frozen=True):
@@ -151,7 +148,7 @@ class Frames(msgspec.Struct, frozen=True):
         for position in range(cursor, count):
             pfn = self._pfn(position, count)
             if self._is_open(pfn, pending):
-                return pfn, position + 1, ()
+                return pfn, position + 1, freed
         raise InputError(f"The host's RAM is full: all {count} frames are in use. Give the host more RAM.")
 
     def _is_open(self, pfn: int, pending: Container[int]) -> bool:
@@ -163,8 +160,7 @@ class Frames(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, taken=self.taken.update(packed), cursor=cursor, freed=freed)
 
     def _pfn(self, position: int, count: int) -> int:
-        zone = next(z for z in _zones(self.seed, count) if position < z.start + z.size)
-        n = zone.nth(position)
+        n = _shuffled(self.seed, count, -(-count // ZONES), position)
         for start, end in self.ram:
             frames = (end - start) >> FRAME_BITS
             if n < frames:
@@ -174,13 +170,13 @@ class Frames(msgspec.Struct, frozen=True):
 
     def _position(self, pfn: int) -> int:
         """Where frame ``pfn`` of RAM stands in the order of allocation."""
-        n = 0
+        n, count = 0, self.total
         for start, end in self.ram:
             if start <= pfn << FRAME_BITS < end:
                 n += pfn - (start >> FRAME_BITS)
                 break
             n += (end - start) >> FRAME_BITS
-        return next(z for z in _zones(self.seed, self.total) if z.base <= n < z.base + z.size).position(n)
+        return _position(self.seed, count, -(-count // ZONES), n)
 
     # --- blocks
 
@@ -199,9 +195,8 @@ class Frames(msgspec.Struct, frozen=True):
             first = -(-(start >> FRAME_BITS) // frames) * frames
             spans.append((first, max(0, ((end >> FRAME_BITS) - first) // frames)))
         count = sum(blocks for _, blocks in spans)
-        step = _multiplier(self.seed, count) if count else 1
         for n in range(count):
-            nth = (n * step + self.seed) % count
+            nth = _shuffled(self.seed, count, max(1, GIB_FRAMES // frames), n)
             for first, blocks in spans:
                 at = first + nth * frames
                 if 0 <= nth < blocks and self._is_block_free(at, at + frames):

@@ -129,7 +129,7 @@ def change_mode(host: Host, memory: SparseMemory, index: int, way: Way, la57: bo
         changed = _changed(pcpu, way, la57, cr3, memory)
         if isinstance(changed, GeneralProtection):
             return Changed(host, memory, fault=changed)
-        seen_by = world.memory if cr3 == target else memory
+        seen_by = world.memory if root is Root.REBUILT else memory
         walks += _next_uses(seen_by, changed)
         changed = settle(seen_by, changed)
         if not changed.lost and not rule.keeps_kvm:

@@ -6,7 +6,7 @@ one `World` and changes it in place. Its final ``memory`` and ``frames`` go into
 
 from engine.arch.addresses import FRAME_BITS, FRAME_SIZE
 from engine.host.frames import Frames, Owner
-from engine.memory.physical import ZERO_FRAME, SparseMemory
+from engine.memory.physical import SparseMemory
 
 
 class Halt(Exception):
@@ -61,8 +61,7 @@ class World:
     def allocate(self, owner: Owner) -> int:
         """The byte address of a fresh frame, all zero."""
         address = self.take(owner)
-        frame = self.memory.frame(address >> FRAME_BITS)
-        if frame is not ZERO_FRAME:
+        if self.memory.is_held(address >> FRAME_BITS):
             self.clear(address, FRAME_SIZE)
         return address
 

@@ -198,7 +198,10 @@ class SparseMemory:
         """The frames of ``first`` .. ``end - 1`` that were written or mapped; the rest is as the base has it."""
         if end - first > len(self._written) + len(self._mapped):
             return sorted({pfn for pfn in (*self._written, *self._mapped) if first <= pfn < end})
-        return [pfn for pfn in range(first, end) if self._written.get(pfn) is not None or self._mapped.get(pfn)]
+        return [pfn for pfn in range(first, end) if self.is_held(pfn)]
+
+    def is_held(self, pfn: int) -> bool:
+        return self._written.get(pfn) is not None or self._mapped.get(pfn) is not None
 
     # --- new versions
 
