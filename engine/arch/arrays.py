@@ -9,7 +9,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.arch.bits import U64, bit
+from engine.arch.bits import U64
 from engine.arch.faults import Unknown
 from engine.arch.memory import PhysicalMemory
 from engine.arch.memory import Words as WordMemory
@@ -98,21 +98,34 @@ def classify(level: Level, values: Words, unknown: Flags, *, strict: bool = True
     return code, leaf
 
 
-def grants(paging: Paging, values: Words) -> Words:
-    """``values`` with the bit that forbids execution turned round, so that all rights are combined by AND alone."""
-    assert paging.format is not None
-    return values ^ U(paging.format.rights.no_execute)
+# --- rights
+#
+# The rights that an entry gives are packed below bit 12, where a table's address is 0: R/W and U/S, or R, W, X and XU
+# of EPT, in their own places, and in bit 3 that XD is clear. So a walk has the AND of the rights of its entries.
+
+IN_PLACE, EXECUTE = 0x407, 1 << 3
+ALL_RIGHTS = IN_PLACE | EXECUTE
+
+
+def packed_rights(entries: Words) -> Words:
+    """The packed rights of each entry."""
+    return entries & U(IN_PLACE) | (entries >> U(60) & U(EXECUTE) ^ U(EXECUTE))
+
+
+def packed(bits: int) -> int:
+    """Where the bits of an entry that give rights (and XD, which takes one) are in packed rights."""
+    return bits & IN_PLACE | bits >> 60 & EXECUTE
 
 
 def denied(check: Check, granted: Words, above: Words, leaf: Words) -> tuple[Flags, Flags | None]:
     """Where `Check.allows` says no, and where a protection key is among the reasons (None: nowhere).
 
-    ``granted``: the AND of the `grants` of all entries; ``above``: of those above the leaf; ``leaf``: the leaves.
+    ``granted``: the packed rights of all entries; ``above``: of those above the leaf; ``leaf``: the leaves.
     """
-    need = check.need | check.deny_any
-    no = granted & U(need | check.deny_all) != need
+    need = packed(check.need | check.deny_any)
+    no = granted & U(need | packed(check.deny_all)) != need
     if check.shadow_stack:
-        no |= above & U(check.table_need) != check.table_need
+        no |= above & U(packed(check.table_need)) != packed(check.table_need)
         no |= leaf & U(check.leaf_need | check.leaf_deny) != check.leaf_need
     if not check.keyed:
         return no, None
@@ -122,32 +135,23 @@ def denied(check: Check, granted: Words, above: Words, leaf: Words) -> tuple[Fla
 
 
 def combined_rights(paging: Paging, granted: Words, leaf: Words) -> RightsColumn:
-    """`rights.combined` as `Right` bits. ``granted``: the AND of the `grants` of all entries."""
+    """`rights.combined` as `Right` bits. ``granted``: the packed rights of all entries."""
     assert paging.format is not None
     bits = paging.format.rights
     execute = bits.execute or (bits.no_execute if paging.setting.nxe else 0)
-    given = {Right.R: bits.read, Right.W: bits.write, Right.U: bits.user, Right.X: execute}
-    together: dict[int, int] = {}  # bits that move by one distance
-    for right, bit_of_entry in given.items():
-        if bit_of_entry:
-            distance = bit_of_entry.bit_length() - right.bit_length()
-            together[distance] = together.get(distance, 0) | bit_of_entry
-    out = np.full(len(granted), sum(right for right in given if not given[right]), np.uint64)
-    for distance, which in together.items():
-        out |= _moved(granted, which, distance)
+    sources = ((Right.R, bits.read), (Right.W, bits.write), (Right.U, bits.user), (Right.X, execute))
+    given = {right: packed(bits_of_entry) for right, bits_of_entry in sources}
+    rights = granted.astype(np.uint16)
+    out = rights & np.uint16(sum(right for right in given if given[right] == right))
+    out |= np.uint16(sum(right for right in given if not given[right]))
+    for right, source in given.items():
+        if source not in (0, right):
+            out |= (rights & np.uint16(source) != 0) * np.uint16(right)
     if paging.registers.cr4 & CR4.PGE:
-        out |= _moved(leaf, bit(8), 4)
+        out |= (leaf >> U(4)).astype(np.uint16) & np.uint16(Right.G)
     if paging.setting.keys:
-        out |= _moved(leaf, 0xF << KEY_LO, KEY_LO - Right.KEY_SHIFT)
-    return out.astype(np.uint16)
-
-
-def _moved(values: Words, which: int, down: int) -> Words:
-    """Some bits of ``values``, alone, ``down`` places lower."""
-    some = values & U(which)
-    if down:
-        some = some >> U(down) if down > 0 else some << U(-down)
-    return some
+        out |= (leaf >> U(KEY_LO - Right.KEY_SHIFT)).astype(np.uint16) & np.uint16(0xF << Right.KEY_SHIFT)
+    return out
 
 
 def page_base(level: Level, values: Words) -> Words:

@@ -21,7 +21,7 @@ from engine.arch.arrays import (
     classify,
     combined_rights,
     denied,
-    grants,
+    packed_rights,
     page_base,
     read_entries,
 )
@@ -31,7 +31,7 @@ from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Paging
 from engine.arch.registers import CR3_LAM_U48, CR3_LAM_U57, CR4, RFLAGS_AC, Mode
 from engine.arch.rights import READ, Access, Check, Kind, compile_check
-from engine.arch.upper import BLOCK, Registers, Seen, Through, UpperLevels
+from engine.arch.upper import BLOCK, DONE, PAGE_MASK, Registers, Seen, Through, UpperLevels
 
 Progress = Callable[[float], None]
 """Is told how much is done, 0.0 .. 1.0, never less than before. Cancels by raising."""
@@ -171,20 +171,23 @@ class ArrayWalker:
         """
         refused = np.flatnonzero(out.code != Code.OK)
         why, last = out.code[refused], self._last
+        if len(refused):
+            linear = linear.copy()
+            linear[refused] = 0  # their entries need not be read
         seen, number = self._upper.find(linear)
         offset = (linear >> U(last.shift) & U(last.index_mask)) << U(last.entry_shift)
-        at = seen.host.take(number) + offset
+        way = seen.way.take(number)
+        at = way & U(PAGE_MASK) | offset
         leaf, unknown = read_entries(self._memory, last, at)
         out.code[:], _ = classify(last, leaf, unknown, strict=self._strict)
         np.bitwise_or(page_base(last, leaf), linear & U(mask(last.page_shift - 1, 0)), out=out.physical)
         out.page_shift[:], out.level[:] = last.page_shift, last.level
         if unknown.any():
             np.copyto(out.physical, at, where=unknown)
-        done = np.flatnonzero(seen.done.take(number).view(np.bool_))
+        done = np.flatnonzero(way & U(DONE) != 0)
         self._end_above(done, seen.take(number[done]), linear, offset, out, leaf)
-        above = seen.granted.take(number)
-        granted = above & grants(self._paging, leaf)
-        no, key = denied(check, granted, above, leaf)
+        granted = way & packed_rights(leaf)
+        no, key = denied(check, granted, way, leaf)
         # From here on numbers are added and multiplied: choosing by a mask without a pattern costs ten times as much.
         no &= out.code == Code.OK
         np.add(out.code, no * np.uint8(Code.RIGHTS), out=out.code)

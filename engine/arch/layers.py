@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from engine.arch.arrays import (
+    ALL_RIGHTS,
     ON_ENTRY,
     Code,
     Flags,
@@ -20,7 +21,8 @@ from engine.arch.arrays import (
     Words,
     classify,
     combined_rights,
-    grants,
+    packed,
+    packed_rights,
     page_base,
     read_tables,
 )
@@ -82,7 +84,7 @@ class Layer(msgspec.Struct, frozen=True):
 class _Frontier(msgspec.Struct, frozen=True):
     """The nodes of a level: byte addresses of tables and the rights above them, and where the tables lie (`Located`).
 
-    ``rights``: the AND of the grants above, as `_packed` has it.
+    ``rights``: the packed rights above.
     """
 
     tables: Words
@@ -98,11 +100,6 @@ class _Frontier(msgspec.Struct, frozen=True):
 def _frontier(tables: Words, rights: Words, through: Through | None) -> _Frontier:
     none = np.zeros(len(tables), np.uint8)
     return _Frontier(tables, rights, *(through.locate(tables) if through is not None else (tables, none, none)))
-
-
-LOW_RIGHTS = 0x407
-"""R/W and U/S; or R, W, X and XU of EPT."""
-ALL_RIGHTS = LOW_RIGHTS | 1 << 3
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -178,7 +175,7 @@ def _read(
         values, code, leaf = _entries(memory, lv, nodes)
     good = code == Code.OK
     pages, edges = np.flatnonzero(good & leaf), np.flatnonzero(good & ~leaf)
-    rights = combined_rights(paging, _granted(paging, lv, nodes, values, pages), values[pages])
+    rights = combined_rights(paging, _granted(lv, nodes, values, pages), values[pages])
     half = lv.entries // 2 if lv is paging.levels[0] else lv.entries  # the halves of linear addresses do not touch
     rows, row_at = _runs(lv, pages, page_base(lv, values[pages]), rights, code[pages], half)
     gaps = np.flatnonzero(code > Code.NOT_PRESENT)
@@ -187,7 +184,7 @@ def _read(
         gap_rows, gap_at = _runs(lv, gaps, where, np.zeros(len(gaps), np.uint16), code[gaps], half)
         order = np.argsort(np.concatenate([row_at, gap_at]), kind="stable")
         rows, row_at = joined([rows, gap_rows]).take(order), np.concatenate([row_at, gap_at])[order]
-    below = _packed(_granted(paging, lv, nodes, values, edges))
+    below = _granted(lv, nodes, values, edges)
     base = first * lv.entries
     return _Part(rows, row_at + base, edges + base, values[edges] & U(lv.table_address) | below)
 
@@ -215,16 +212,9 @@ def _places(lv: Level, nodes: _Frontier, slots: Index, code: Small) -> Words:
     return np.where(code == Code.UNKNOWN, missing, nodes.tables[node] + offset)
 
 
-def _granted(paging: Paging, lv: Level, nodes: _Frontier, values: Words, slots: Index) -> Words:
-    """The AND of the grants of all entries on the way to and at some slots."""
-    own = grants(paging, values[slots]) | U(lv.neutral & U64)
-    above = nodes.rights[slots // lv.entries]
-    return own & (above | (above & U(1 << 3)) << U(60))
-
-
-def _packed(granted: Words) -> Words:
-    """The bits of grants that are rights, below bit 12: those of bit 63 in bit 3, which is no right."""
-    return granted & U(LOW_RIGHTS) | granted >> U(60) & U(1 << 3)
+def _granted(lv: Level, nodes: _Frontier, values: Words, slots: Index) -> Words:
+    """The packed rights of all entries on the way to and at some slots."""
+    return nodes.rights[slots // lv.entries] & (packed_rights(values[slots]) | U(packed(lv.neutral & U64)))
 
 
 def _runs(lv: Level, slots: Index, target: Words, rights: RightsColumn, code: Small, half: int) -> tuple[Rows, Index]:

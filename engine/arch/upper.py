@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from engine.arch.arrays import (
+    ALL_RIGHTS,
     ON_ENTRY,
     Code,
     Index,
@@ -17,7 +18,8 @@ from engine.arch.arrays import (
     U,
     Words,
     classify,
-    grants,
+    packed,
+    packed_rights,
     page_base,
     pdpte_registers,
     read_entries,
@@ -30,6 +32,11 @@ BLOCK = 1 << 16
 """Addresses walked at a time: their columns stay in the second-level cache."""
 MOST_SEEN = 1 << 14
 """Entries remembered of a level before all is forgotten, those of the last block aside."""
+
+
+DONE = 1 << 4
+"""In a way, beside packed rights: the walk ends above the last level."""
+PAGE_MASK = U64 ^ 0xFFF
 
 
 class Located(NamedTuple):
@@ -59,22 +66,25 @@ class Seen:
 
     ``level``: that of the table to be read next, or where the walk has ended with ``code``; ``done``: not 0 where it
     ends, be it because the next table cannot be reached. ``table``: the next table's address, or that of the entry at
-    which the walk has ended; ``host``: where the next table lies in memory. ``granted``: AND of the grants of the
+    which the walk has ended; ``host``: where the next table lies in memory. ``granted``: the packed rights of the
     entries above that table, or above the leaf. ``value``: the leaf; ``base``: the address of its page, or the one that
-    a fault is about.
+    a fault is about. ``way``: of a table of the last level ``host``, with ``granted`` and `DONE` in its low bits, which
+    is all that most addresses need.
     """
 
-    __slots__ = ("_small", "_words", "base", "code", "done", "fixed", "granted", "host", "level", "table", "value")
+    __slots__ = (
+        "_small", "_words", "base", "code", "done", "fixed", "granted", "host", "level", "table", "value", "way",
+    )  # fmt: skip
 
     def __init__(self, words: Words, small: Small) -> None:
         self._words, self._small = words, small
-        self.table, self.host, self.granted, self.value, self.base = words
+        self.table, self.host, self.granted, self.value, self.base, self.way = words
         self.level, self.code, self.fixed, self.done = small
 
     @classmethod
     def room(cls, rows: int) -> "Seen":
         """Columns whose untouched pages cost nothing."""
-        return cls(np.zeros((5, rows), np.uint64), np.zeros((4, rows), np.uint8))
+        return cls(np.zeros((6, rows), np.uint64), np.zeros((4, rows), np.uint8))
 
     def take(self, rows: Index) -> "Seen":
         return Seen(self._words.take(rows, axis=1), self._small.take(rows, axis=1))
@@ -120,7 +130,7 @@ class UpperLevels:
         for seen in self._seen[1:]:
             for absent, lv in enumerate(self._levels, 1):
                 seen.level[absent], seen.code[absent], seen.done[absent] = lv.level, Code.NOT_PRESENT, 1
-                seen.host[absent] = self._parking
+                seen.host[absent], seen.way[absent] = self._parking, self._parking & U(PAGE_MASK) | U(DONE)
         for depth in depths[1:]:
             slots = self._levels[depth].entries
             for absent in range(1, depth + 1):
@@ -128,7 +138,7 @@ class UpperLevels:
 
     def _start_at_root(self) -> None:
         root, table = self._seen[0], np.array([self._paging.root], np.uint64)
-        root.table[:], root.host[:], root.granted[:], root.level[:] = table, table, U64, self._levels[0].level
+        root.table[:], root.host[:], root.granted[:], root.level[:] = table, table, ALL_RIGHTS, self._levels[0].level
         if self._through is not None and self._pdptes is None:
             root.host[:], root.code[:], root.fixed[:] = self._through.locate(table)
             root.base[:], root.done[:] = root.host, root.code != Code.OK
@@ -160,6 +170,7 @@ class UpperLevels:
         slots = slots[numbers.take(slots) == mark]  # each once
         entries = self._seen[depth].take(slots // lv.entries)
         self._read(lv, entries, (slots % lv.entries).view(np.uint64))
+        entries.way[:] = entries.host & U(PAGE_MASK) | entries.granted | (entries.done != 0) * U(DONE)
         numbers[slots] = 1 + depth
         new = np.flatnonzero(entries.code != Code.NOT_PRESENT)
         first = self._used[depth + 1]
@@ -208,7 +219,7 @@ class UpperLevels:
         table = value & U(lv.table_address)
         entries.table[on] = entries.host[on] = table
         entries.level[on], entries.done[on] = lv.level - 1, 0
-        entries.granted[on] &= grants(self._paging, value) | U(lv.neutral & U64)
+        entries.granted[on] &= packed_rights(value) | U(packed(lv.neutral & U64))
         if self._through is not None:
             host, code, fixed = self._through.locate(table)
             entries.code[on], entries.fixed[on], entries.done[on] = code, fixed, code != Code.OK
