@@ -25,6 +25,8 @@ from tests.shots.hosts import HOST_SCENES
 SCHEMES = (Scheme.LIGHT, Scheme.DARK)
 SETTLE = 120
 """Milliseconds for layouts to settle."""
+FINDINGS = 700
+"""Milliseconds until findings about a host are there."""
 Scene = Callable[[MainWindow], QWidget]
 
 
@@ -146,7 +148,7 @@ def render(folder: Path, scale: str, *names: str) -> None:
             pictured = ALL[name](window)
             pictured.show()
             wait(lambda: not runner().running, 3000)
-            wait()
+            wait(limit=SETTLE if name in SCENES else FINDINGS)
             pictured.grab().save(str(folder / f"{name}-{scheme.value}-{round(float(scale) * 100)}.png"))
             window.close()
             window.deleteLater()
