@@ -10,6 +10,7 @@ from bisect import bisect_right, insort
 from collections.abc import Container, Mapping
 from enum import Enum
 from functools import lru_cache
+from itertools import chain
 from math import gcd
 
 import msgspec
@@ -133,26 +134,25 @@ class Frames(msgspec.Struct, frozen=True):
     # --- frames one by one
 
     def next_free(
-        self, cursor: int, freed: tuple[int, ...], pending: Container[int] = ()
-    ) -> tuple[int, int, tuple[int, ...]]:
-        """The next free frame but for ``pending``, and what ``cursor`` and ``freed`` are after it.
+        self, wanted: int, cursor: int, freed: tuple[int, ...], pending: Container[int] = ()
+    ) -> tuple[list[int], int, tuple[int, ...]]:
+        """The next ``wanted`` free frames but for ``pending``, and what ``cursor`` and ``freed`` are after them.
 
         Raises InputError where RAM is full.
         """
-        count = self.total
-        while freed:
-            position, freed = freed[0], freed[1:]
+        count, taken, found = self.total, self.taken.get, list[int]()
+        starts, regions, used = [r.first for r in self.regions], self.regions, 0
+        for position in chain(freed, range(cursor, count)):
+            if len(found) == wanted:
+                break
+            used += 1
             pfn = self._pfn(position, count)
-            if self._is_open(pfn, pending):
-                return pfn, cursor, freed
-        for position in range(cursor, count):
-            pfn = self._pfn(position, count)
-            if self._is_open(pfn, pending):
-                return pfn, position + 1, freed
-        raise InputError(f"The host's RAM is full: all {count} frames are in use. Give the host more RAM.")
-
-    def _is_open(self, pfn: int, pending: Container[int]) -> bool:
-        return pfn not in pending and self.taken.get(pfn) is None and self._region(pfn) is None
+            at = bisect_right(starts, pfn)
+            if pfn not in pending and taken(pfn) is None and not (at and pfn < regions[at - 1].end):
+                found.append(pfn)
+        if len(found) < wanted:
+            raise InputError(f"The host's RAM is full: all {count} frames are in use. Give the host more RAM.")
+        return found, cursor + max(0, used - len(freed)), freed[used:]
 
     def with_taken(self, owners: Mapping[int, Owner], cursor: int, freed: tuple[int, ...]) -> "Frames":
         """The allocator in which these frames have these owners and the search goes on at ``cursor`` and ``freed``."""

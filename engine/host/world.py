@@ -4,6 +4,8 @@ Events are pure functions of states; while one is under way, the software that a
 one `World` and changes it in place. Its final ``memory`` and ``frames`` go into the next state.
 """
 
+from collections.abc import Sequence
+
 from engine.arch.addresses import FRAME_BITS, FRAME_SIZE
 from engine.host.frames import Frames, Owner
 from engine.memory.physical import SparseMemory
@@ -54,16 +56,23 @@ class World:
 
     def take(self, owner: Owner) -> int:
         """The byte address of a free frame, which is now ``owner``'s; what it holds is not touched."""
-        pfn, self._cursor, self._freed = self._frames.next_free(self._cursor, self._freed, self._taken)
-        self._taken[pfn] = owner
-        return pfn << FRAME_BITS
+        return self._take([owner])[0]
+
+    def _take(self, owners: Sequence[Owner]) -> list[int]:
+        pfns, self._cursor, self._freed = self._frames.next_free(len(owners), self._cursor, self._freed, self._taken)
+        self._taken.update(zip(pfns, owners, strict=True))
+        return [pfn << FRAME_BITS for pfn in pfns]
 
     def allocate(self, owner: Owner) -> int:
         """The byte address of a fresh frame, all zero."""
-        address = self.take(owner)
-        if self.memory.is_held(address >> FRAME_BITS):
+        return self.allocate_each([owner])[0]
+
+    def allocate_each(self, owners: Sequence[Owner]) -> list[int]:
+        """The byte addresses of fresh frames, all zero, one for each owner."""
+        addresses, is_held = self._take(owners), self.memory.is_held
+        for address in [at for at in addresses if is_held(at >> FRAME_BITS)]:
             self.clear(address, FRAME_SIZE)
-        return address
+        return addresses
 
     def allocate_block(self, size: int, owner: Owner) -> int:
         """The byte address of ``size`` contiguous bytes, aligned to ``size``, all zero."""

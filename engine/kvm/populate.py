@@ -94,4 +94,4 @@ def _frames(world: World, vm: Vm, slot: Memslot, gpa: int, count: int) -> list[i
         first = slot.backing.at + gpa - slot.gpa
         return [first + n * FRAME_SIZE for n in range(count)]
     gfn = gpa >> FRAME_BITS
-    return [world.allocate(Owner(Use.GUEST_PAGE, vm=vm.index, gfn=gfn + n)) for n in range(count)]
+    return world.allocate_each([Owner(Use.GUEST_PAGE, vm=vm.index, gfn=gfn + n) for n in range(count)])
