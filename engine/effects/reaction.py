@@ -27,7 +27,7 @@ class Answer(Enum):
     MENDS = "maps the page, and the access goes on"
     SPURIOUS_LOOP = "finds it mapped already (RET_PF_SPURIOUS): endless"
     RETRY_LOOP = "takes it for a race (RET_PF_RETRY): endless"
-    EMULATES = "emulates: a device of the VMM gets the access"
+    EMULATES = "emulates the access, for a device of the VMM mostly"
     FAILS = "gives up: KVM_RUN returns an error"
 
 
@@ -49,7 +49,7 @@ def answer_of(effect: Effect) -> Answer:
         return Answer.RETRY_LOOP if results == {"RET_PF_RETRY"} else Answer.SPURIOUS_LOOP
     if not effect.exits:
         return Answer.NEVER_ASKED
-    if effect.mmio:
+    if effect.mmio or (effect.emulated is not None and not effect.emulated.failed):
         return Answer.EMULATES
     return Answer.MENDS if effect.walks[-1].ok else Answer.FAILS
 
