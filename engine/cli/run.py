@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from engine import codec
 from engine.arch.faults import EntryFailure, GeneralProtection
 from engine.arch.walk import Walk
@@ -130,14 +132,26 @@ def event_text(number: int, event: Event, state: State, refusal: Refusal | None,
 def _event_text(event: Event) -> str:
     """The event's name, and those of its fields that are not as they are by default."""
     plain = codec.to_plain(event)
-    name = plain.pop("type")
-    defaults = dict(
-        zip(event.__struct_fields__[-len(event.__struct_defaults__) :], event.__struct_defaults__, strict=False)
-    )
-    told = {key: value for key, value in plain.items() if getattr(event, key) != defaults.get(key, ...)}
-    return " ".join(
-        [name, *(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in told.items())]
-    )
+    told = {name: value for name, value in _unlike_default(event, plain).items() if name != "type"}
+    fields = (f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in told.items())
+    return " ".join((plain["type"], *fields))
+
+
+def _unlike_default(value: Any, plain: Any, default: Any = None) -> Any:
+    """``plain``, the JSON form of ``value``, without the fields of structs that are as in ``default``, or as usual."""
+    if isinstance(value, tuple):
+        return [_unlike_default(item, form) for item, form in zip(value, plain, strict=True)]
+    if not isinstance(value, Struct):
+        return plain
+    names, defaults = value.__struct_fields__, value.__struct_defaults__
+    usual = dict(zip(names[len(names) - len(defaults) :], defaults, strict=True))
+    if type(default) is type(value):
+        usual = {name: getattr(default, name) for name in names}
+    return {
+        name: _unlike_default(getattr(value, name), plain[name], usual.get(name))
+        for name in names
+        if name not in usual or getattr(value, name) != usual[name]
+    }
 
 
 def _effect_text(effect: Effect, walks: bool) -> Iterator[str]:
