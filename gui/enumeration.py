@@ -9,6 +9,7 @@ from PySide6.QtCore import QObject, Signal
 
 from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Paging, bind
+from engine.arch.second_stage import SecondStage
 from engine.machine import Refusal
 from gui.document import Document
 from gui.jobs import Report, runner
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from engine.arch.mappings import Mappings
 
 KEY = "mappings"
+Subject = tuple[PhysicalMemory, Paging, SecondStage | None]
+"""What is enumerated: the memory, the first stage and the second, if there is one."""
 
 
 class Enumeration(QObject):
@@ -37,7 +40,7 @@ class Enumeration(QObject):
     def __init__(self, document: Document) -> None:
         super().__init__(document)
         self._document = document
-        self._of: tuple[PhysicalMemory, Paging] | None = None
+        self._of: Subject | None = None
         self._mappings: Mappings | None = None
 
     @property
@@ -45,7 +48,7 @@ class Enumeration(QObject):
         return self._mappings if self._subject() == self._of else None
 
     def ask(self) -> None:
-        """Have ``ready`` emitted, now or when the work is done. Where two stages translate, it never is."""
+        """Have ``ready`` emitted, now or when the work is done. Where nothing translates, it never is."""
         subject = self._subject()
         if subject is None:
             return
@@ -53,20 +56,19 @@ class Enumeration(QObject):
             self.ready.emit(self._mappings)
         elif subject != self._of or not self._under_way():
             self._of, self._mappings = subject, None
-            memory, paging = subject
             text = self.tr("Reading the page tables")
-            runner().start(text, lambda report: _enumerate(memory, paging, report), self._done, key=KEY,
+            runner().start(text, lambda report: _enumerate(subject, report), self._done, key=KEY,
                            failed=self.failed.emit, stopped=self._stopped)  # fmt: skip
 
-    def _subject(self) -> tuple[PhysicalMemory, Paging] | None:
+    def _subject(self) -> Subject | None:
         """What is enumerated. Privilege does not count: it would only make the same work be done twice."""
         stages = self._document.stages
-        if isinstance(stages, Refusal) or stages.second is not None:
+        if isinstance(stages, Refusal):
             return None
         first = stages.first
         registers = msgspec.structs.replace(first.registers, cpl=0, cr2=0)
         paging = bind(registers, first.features, first.rules, pdptes_from_memory=first.pdptes_from_memory)
-        return self._document.state.memory, paging
+        return self._document.state.memory, paging, stages.second
 
     def _under_way(self) -> bool:
         return any(job.key == KEY for job in runner().running)
@@ -79,7 +81,10 @@ class Enumeration(QObject):
         self.ready.emit(mappings)
 
 
-def _enumerate(memory: PhysicalMemory, paging: Paging, report: Report) -> Mappings:
+def _enumerate(subject: Subject, report: Report) -> Mappings:
     from engine.arch.mappings import mappings
 
-    return mappings(memory, paging, progress=report)
+    memory, paging, second = subject
+    if second is not None and paging.format is None:
+        return mappings(memory, second.paging, progress=report)  # the addresses are guest-physical
+    return mappings(memory, paging, second, progress=report)

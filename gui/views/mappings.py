@@ -115,11 +115,6 @@ class MappingsView(QWidget):
             self._say(self.tr("No memory yet"), self.tr("Open a memory image (Ctrl+O) or drop one on this window."))
         elif isinstance(stages, Refusal):
             self._say(self.tr("No mappings"), stages.reason)
-        elif stages.second is not None:
-            self._say(
-                self.tr("Two stages translate here"),
-                self.tr("The list is of one stage. Choose the host's own addresses, or walk single addresses."),
-            )
         elif self._enumeration.mappings is None or self._enumeration.mappings is not self._mappings:
             if self._mappings is None:
                 self._say(self.tr("Reading the page tables"), "")

@@ -7,6 +7,7 @@ from PySide6.QtWidgets import QMenu
 from pytestqt.qtbot import QtBot
 
 from engine import events as ev
+from engine.arch.addresses import grouped
 from engine.arch.rights import Kind
 from gui import scenarios
 from gui.document import Query
@@ -149,3 +150,20 @@ def test_a_shorter_scenario_can_take_the_place_of_an_edited_one(window: MainWind
     window.begin(None)
     assert window.document.step == 0
     assert not window.document.undo_stack.canUndo()
+
+
+def test_the_mappings_of_a_guest_are_those_of_both_stages(window: MainWindow, qtbot: QtBot) -> None:
+    """One page is mapped by the guest; its row says the host-physical address. As GPA, the nested tables are listed."""
+    from engine.machine.look import Place
+
+    window.begin(template("amd-4"))
+    document = window.document
+    window.tabs.setCurrentWidget(window.lazy("mappings"))
+    view = window.lazy("mappings").open()
+    qtbot.waitUntil(lambda: view.model.rowCount() == 1, timeout=5000)
+    assert document.walk is not None
+    assert view.model.index(0, 0).data() == "0x7f12_3456_7000"
+    page = document.walk.outcome.address & ~0xFFF  # type: ignore[union-attr]
+    assert any(view.model.index(0, n).data() == grouped(page) for n in range(view.model.columnCount()))
+    document.ask(Query(0x0200_0000, cpl=3, place=Place(physical=True)))
+    qtbot.waitUntil(lambda: view.model.rowCount() > 1, timeout=5000)
