@@ -6,7 +6,15 @@ from enum import Enum
 from PySide6.QtCore import QCoreApplication
 
 from engine import events as ev
-from engine.arch.faults import EntryFailure, EptMisconfiguration, EptViolation, GeneralProtection, Translated, Unknown
+from engine.arch.faults import (
+    EntryFailure,
+    EptMisconfiguration,
+    EptViolation,
+    GeneralProtection,
+    PageFault,
+    Translated,
+    Unknown,
+)
 from engine.arch.registers import Vendor
 from engine.arch.walk import Walk
 from engine.host.machine import Host, Pcpu
@@ -66,6 +74,13 @@ def _guest_access(event: ev.GuestAccess, state: State) -> Outcome:
         return Mark.HAZARD, _for_ever(effect.livelock, state)
     if effect.mmio:
         return Mark.OK, translate("Outcomes", "MMIO: a device of the VMM gets it")
+    if effect.emulated is not None:
+        if isinstance(effect.fault, PageFault):
+            text = translate("Outcomes", "{fault} in the guest, found by KVM")
+            return Mark.FAULT, text.format(fault=outcome_title(effect.fault))
+        if effect.emulated.failed:
+            return Mark.FAULT, translate("Outcomes", "KVM cannot emulate it")
+        return Mark.OK, translate("Outcomes", "KVM emulates it in memory")
     if effect.exits and not effect.exits[-1].reaction.resumes:
         text = translate("Outcomes", "KVM gives up: {result}")
         return Mark.FAULT, text.format(result=effect.exits[-1].reaction.result)

@@ -171,6 +171,12 @@ def test_an_address_without_memory_is_a_device() -> None:
     assert said(*events, device, ev.GuestAccess(0x1000))[1:] == ("MMIO: a device of the VMM gets it", "ok")
 
 
+def test_what_kvm_emulates_says_so() -> None:
+    events = machine()
+    off = ev.SetGuestRegisters(Registers(cr0=1))
+    assert said(*events, off, ev.GuestAccess(0xFEE0_0000, Kind.FETCH, 1))[1:] == ("KVM cannot emulate it", "fault")
+
+
 def test_an_access_that_never_ends_is_a_hazard() -> None:
     assert said(*machine("linux-5.12")) == ("Guest reads 0x7f12…7abc", "#NPF, then again, …", "hazard")
 
