@@ -104,6 +104,7 @@ def _exit_json(each: Exit) -> dict[str, Any]:
         "walk": walk_json(each.walk),
         "error_code": hex(reaction.error_code),
         "result": reaction.result,
+        "value": reaction.value,
         "resumes": reaction.resumes,
         "basis": str(reaction.basis),
         "actions": [_action_json(action) for action in reaction.actions],
@@ -162,7 +163,8 @@ def _effect_text(effect: Effect, walks: bool) -> Iterator[str]:
         if walks:
             yield from (f"      {line}" for line in walk_text(each.walk).splitlines())
         yield from (f"      {action.function}: {action.did}" for action in each.reaction.actions)
-        yield f"      {each.reaction.result}"
+        value = each.reaction.value
+        yield f"      {each.reaction.result}{'' if value is None else f' ({value})'}"
     if effect.livelock is not None:
         yield from _livelock_text(effect.livelock)
     else:

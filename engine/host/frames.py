@@ -128,9 +128,6 @@ class Frames(msgspec.Struct, frozen=True):
     def is_ram(self, pfn: int) -> bool:
         return any(start <= pfn << FRAME_BITS < end for start, end in self.ram)
 
-    def is_free(self, pfn: int) -> bool:
-        return self.is_ram(pfn) and self.taken.get(pfn) is None and self._region(pfn) is None
-
     # --- frames one by one
 
     def next_free(

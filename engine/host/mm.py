@@ -26,7 +26,7 @@ KERNEL_STACK = 0xFFFF_FFFF_8200_0000
 STACK_SIZE = 16 << 10
 STACKS_SIZE = 2 << 20
 VMM_BASE = 0x7F00_0000_0000
-"""Where the VMM's guest memory is mapped, slot after slot, each at a multiple of 1 GiB."""
+"""Where the VMM maps guest memory, slot after slot, each as its GPA lies within 1 GiB."""
 TASK_SIZE = 0x7FFF_FFFF_F000
 """Where the addresses of a process end, also of one under 5 levels that does not ask for more."""
 PS = bit(7)

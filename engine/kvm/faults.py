@@ -30,7 +30,8 @@ RESUMING = ("RETRY", "FIXED", "SPURIOUS")
 
 
 class Reaction(msgspec.Struct, frozen=True):
-    """KVM's answer to an exit. ``result``: "RET_PF_FIXED" and so on, an errno, "oops", or "unknown".
+    """KVM's answer to an exit. ``result``: "RET_PF_FIXED" and so on, an errno, "oops", or "unknown"; ``value``: which
+    number a RET_PF_* is in this version, None for the others.
 
     ``resumes``: the vCPU goes back into the guest and makes the same access again. Else the access ends here: the
     instruction is emulated (``emulates``; ``gpa``: where, if the exit told), or the VM cannot go on.
@@ -43,6 +44,7 @@ class Reaction(msgspec.Struct, frozen=True):
     actions: tuple[Action, ...]
     basis: Basis
     gpa: int | None = None
+    value: int | None = None
 
 
 class FaultPath:
@@ -73,8 +75,11 @@ class FaultPath:
         except Halt as halt:
             self._did("kvm_mmu_page_fault()", str(halt))
             return Reaction(error, "unknown", False, False, tuple(self._actions), assumed(str(halt)))
-        named = ret if ret.startswith("-") else f"RET_PF_{ret}"
-        return Reaction(error, named, ret in RESUMING, ret == "EMULATE", tuple(self._actions), basis, known_gpa)
+        if ret.startswith("-"):
+            return Reaction(error, ret, False, False, tuple(self._actions), basis)
+        value = self.module.kernel.ret_pf.index(ret)
+        resumes, emulates = ret in RESUMING, ret == "EMULATE"
+        return Reaction(error, f"RET_PF_{ret}", resumes, emulates, tuple(self._actions), basis, known_gpa, value)
 
     def prefault(self, gpa: int) -> str:
         """KVM_PRE_FAULT_MEMORY for one page, kvm_tdp_map_page(): as a read fault would map it; the RET_PF_* name."""

@@ -12,7 +12,6 @@ from engine.kvm.memslots import Memslot
 
 RESET = Registers(cr0=0x6000_0010)
 """A processor after reset (SDM vol. 3A, 10.1.1): real mode, the first fetch at guest-physical FFFF_FFF0h."""
-RESET_VECTOR = 0xFFFF_FFF0
 
 
 class GuestCpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

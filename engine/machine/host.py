@@ -71,13 +71,14 @@ def _load_kvm(state: State, event: ev.LoadKvm, images: Images) -> Result:
     if isinstance(module, Refused):
         by = f" ({module.function})" if module.function else ""
         return Refusal(f"kvm_init refuses: {module.reason.rstrip('.')}{by}.")
+    about = f"{kernel.label}, {kernel.released}: {kernel.note}"
     level = f"captures max TDP level {module.max_tdp_level}"
     forced = f"forces level {module.tdp_root_level}" if module.tdp_root_level else "forces no level"
     actions = tuple(
         Action(c.function, f"{c.name} = {c.value} on pCPU {c.pcpu}, {c.when}; would change with {c.depends}")
         for c in module.captured
     )
-    return msgspec.structs.replace(state, module=module, effect=Effect(notes=(level, forced), actions=actions))
+    return msgspec.structs.replace(state, module=module, effect=Effect(notes=(about, level, forced), actions=actions))
 
 
 def _unload_kvm(state: State, event: ev.UnloadKvm, images: Images) -> Result:

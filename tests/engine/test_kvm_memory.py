@@ -286,7 +286,7 @@ def test_a_page_that_moves_keeps_its_content_and_is_found_again() -> None:
     assert moved.effect.loaded == USER_DATA
     assert results(moved.effect) == ["RET_PF_FIXED"]
     assert moved.host is not None
-    assert moved.host.frames.is_free(before.address >> 12)
+    assert moved.host.frames.owner(before.address >> 12) is None
 
 
 def test_a_page_that_is_unmapped_is_a_zero_page_at_the_next_touch() -> None:

@@ -108,6 +108,13 @@ def test_without_a_fault_kvm_is_not_involved() -> None:
     assert effect.walks[-1].ok
 
 
+@pytest.mark.parametrize(("kernel", "value"), [("5.12", 4), ("5.15", 4), ("5.19", 5), ("latest", 6)])
+def test_ret_pf_spurious_has_its_versions_number(kernel: str, value: int) -> None:
+    state = play(*booted(amd(52), kernel=kernel), *VM, slot(0, 64 * MIB), ev.GuestAccess(0x1000), to(True))
+    last = accessed(on_pcpu(state, 1), 0x1000).exits[-1].reaction
+    assert (last.result, last.value) == ("RET_PF_SPURIOUS", value)
+
+
 def test_an_older_kernel_has_none_of_the_counters() -> None:
     state = play(*booted(amd(52), five=True, kernel="5.12"), *VM, slot(0, 64 * MIB))
     endless(accessed(state, 0x1000), "RET_PF_SPURIOUS", {"exits": 1})
