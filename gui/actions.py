@@ -87,10 +87,15 @@ def _tab(number: int) -> Callable[[MainWindow], None]:
 def commands() -> tuple[Command, ...]:
     """All of them, in the user's language."""
     return (
-        Command("open", translate("Actions", "&Open image…"), lambda w: w.opener.ask(), ("Ctrl+O",)),
+        Command("open", translate("Actions", "&Open…"), lambda w: w.opener.ask(), ("Ctrl+O",)),
         Command("open-built-in", translate("Actions", "Open the &built-in image"), lambda w: w.opener.open_built_in()),
-        Command("save-scenario", translate("Actions", "&Save scenario as…"),
-            lambda w: w.save_scenario(), ("Ctrl+Shift+S",), enabled=_has_events,
+        Command("save", translate("Actions", "&Save"), lambda w: w.files.save(), ("Ctrl+S",), enabled=_has_events),
+        Command("save-as", translate("Actions", "Save &as…"),
+            lambda w: w.files.save_as(), ("Ctrl+Shift+S",), enabled=_has_events,
+        ),
+        Command("save-copy", translate("Actions", "Save a &copy…"), lambda w: w.files.save_copy(), enabled=_has_events),
+        Command("revert", translate("Actions", "Re&vert"), lambda w: w.opener.revert(),
+            enabled=lambda w: w.files.file is not None,
         ),
         Command("quit", translate("Actions", "&Quit"), lambda w: w.close(), ("Ctrl+Q",)),
         Command("undo", translate("Actions", "&Undo"),
@@ -182,7 +187,8 @@ def menus() -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Titles, and ids of commands; "-" is a separator, and "@..." a menu or section that the window fills."""
     return (
         (translate("Actions", "&File"), (
-            "@templates", "open", "open-built-in", "@recent", "-", "save-scenario", "-", "quit",
+            "@templates", "open", "open-built-in", "@recent", "-", "save", "save-as", "save-copy",
+            "revert", "-", "quit",
         )),
         (translate("Actions", "&Edit"), (
             "undo", "redo", "-", "@events", "edit-event", "duplicate-event", "delete-event", "event-up", "event-down",

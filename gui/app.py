@@ -18,7 +18,8 @@ from gui.version import VERSION
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("walkscope", description="An explorer of x86 page tables.", allow_abbrev=False)
-    parser.add_argument("file", metavar="FILE", nargs="?", help="memory image: ELF core (also gzip, xz) or raw memory")
+    help_ = "scenario (.wscope, .json) or memory image: ELF core (also gzip, xz) or raw memory"
+    parser.add_argument("file", metavar="FILE", nargs="?", help=help_)
     parser.add_argument("--version", action="version", version=f"Walkscope {VERSION}")
     return parser.parse_args(arguments)
 
@@ -80,7 +81,9 @@ def begin(window: MainWindow, path: str | None) -> None:
     window.setWindowIcon(application_icon())
     window.fill(Library())
     window.tabs.currentWidget().setFocus()
+    is_recovered = window.files.recover()
     if path is None:
-        window.opener.open_built_in()
+        if not is_recovered:
+            window.opener.open_built_in()
     else:
         window.opener.open(path)

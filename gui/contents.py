@@ -9,9 +9,11 @@ from PySide6.QtWidgets import QWidget
 from engine.memory.library import Library
 from gui.address_bar import AddressBar
 from gui.document import Document
+from gui.files import Files
 from gui.jobs import runner
 from gui.opener import Opener
 from gui.player import Player
+from gui.recovery import Keeper, state_folder
 from gui.status import StatusBar
 from gui.strips import NoticeStrip, SightsStrip
 from gui.views.machine import MachineView
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 def fill(window: MainWindow, library: Library) -> None:
     """Make the document of ``window`` and put its views into their places."""
     document = window.document = Document(library, window)
-    window.opener = Opener(document, library, window.recent, window.prompts, window)
+    keeper = Keeper(state_folder(), lambda sentence: window.notice.tell(sentence))
+    window.files = Files(document, library, window.recent, window.prompts, keeper, window)
+    window.opener = Opener(document, window.files, library, window.recent, window.prompts, window)
     window.player = Player(document, window)
     window.timeline = TimelineView(document)
     window.machine = MachineView(document)
@@ -34,6 +38,7 @@ def fill(window: MainWindow, library: Library) -> None:
     window.center.add_strip(window.notice)
     window.center.add_strip(SightsStrip(document))
     window.setStatusBar(StatusBar(document, runner(), window))
+    window.files.told.connect(window.notice.tell)
     _provide(window)
     window.address_bar.failed.connect(window.notice.tell)
     window.notice.walk.connect(window.address_bar.walk)

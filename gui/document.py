@@ -7,7 +7,7 @@ value comes from the engine.
 from enum import Flag, auto
 
 import msgspec
-from PySide6.QtCore import QObject, Signal
+from PySide6.QtCore import QCoreApplication, QObject, Signal
 from PySide6.QtGui import QUndoCommand, QUndoStack
 
 from engine import events as ev
@@ -66,13 +66,14 @@ class Selection(msgspec.Struct, frozen=True):
 
 
 class Document(QObject):
-    """``changed`` carries a `Change`."""
+    """``changed`` carries a `Change`; ``edited`` the edit just done, undone or redone, and what it is called."""
 
     changed = Signal(object)
+    edited = Signal(object, str)
 
     def __init__(self, images: Images, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._images = images
+        self._images = self._library = images
         self._replay = Replay(Scenario(), images)
         self._step = 0
         self._query: Query | None = None
@@ -107,8 +108,12 @@ class Document(QObject):
     def state(self) -> State:
         return self._replay.state(self._step)
 
-    def open(self, scenario: Scenario, step: int | None = None) -> None:
-        """Show ``scenario``, at ``step`` (default: after its last event). Undo starts afresh."""
+    def open(self, scenario: Scenario, step: int | None = None, images: Images | None = None) -> None:
+        """Show ``scenario``, at ``step`` (default: after its last event). Undo starts afresh.
+
+        ``images``: where its images come from (default: whatever they name is opened).
+        """
+        self._images = images or self._library
         self._replay = Replay(scenario, self._images)
         self._step = len(scenario.events) if step is None else step
         self._query = self._walk = self._reference = self._selection = None
@@ -153,11 +158,12 @@ class Document(QObject):
     def move_event(self, at: int, to: int, text: str) -> None:
         self.edit(Move(at, to), text)
 
-    def _show_edited(self, scenario: Scenario, step: int, edit: Edit) -> None:
+    def _show_edited(self, scenario: Scenario, step: int, edit: Edit, text: str) -> None:
         self._replay.edit(scenario)
         self._pins = self._pins.after(edit)
         self._step = max(0, min(step, len(scenario.events)))
         self._refresh(Change.SCENARIO | Change.STATE)
+        self.edited.emit(edit, text)
 
     # --- the moments that are compared
 
@@ -305,7 +311,10 @@ class _EditCommand(QUndoCommand):
         self._inverse = edit.inverse(document.scenario)
 
     def redo(self) -> None:
-        self._document._show_edited(self._edit.apply(self._document.scenario), self._after_step, self._edit)
+        after = self._edit.apply(self._document.scenario)
+        self._document._show_edited(after, self._after_step, self._edit, self.text())
 
     def undo(self) -> None:
-        self._document._show_edited(self._inverse.apply(self._document.scenario), self._before_step, self._inverse)
+        before = self._inverse.apply(self._document.scenario)
+        text = QCoreApplication.translate("Document", "Undo: {what}").format(what=self.text())
+        self._document._show_edited(before, self._before_step, self._inverse, text)

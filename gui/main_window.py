@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QPoint, QSettings, Qt, QUrl
+from PySide6.QtCore import QEvent, QPoint, QSettings, Qt, QUrl
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import QApplication, QMainWindow, QMenu, QStatusBar, QWidget
 
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from engine.memory.library import Library
     from gui.address_bar import AddressBar
     from gui.document import Document
+    from gui.files import Files
     from gui.help_pane import HelpPane
     from gui.opener import Opener
     from gui.player import Player
+    from gui.status import StatusBar
     from gui.strips import NoticeStrip
     from gui.templates import Template
     from gui.views.machine import MachineView
@@ -42,6 +44,7 @@ class MainWindow(QMainWindow):
     """
 
     document: Document
+    files: Files
     opener: Opener
     player: Player
     address_bar: AddressBar
@@ -112,6 +115,7 @@ class MainWindow(QMainWindow):
         self.document.changed.connect(self._refresh)
         self.document.undo_stack.indexChanged.connect(self._refresh)
         self.player.changed.connect(self._show_playing)
+        self.files.changed.connect(self._show_file)
         for id in CONTEXT:
             self.timeline.addAction(self.actions_[id])
         self.timeline.list.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
@@ -142,6 +146,15 @@ class MainWindow(QMainWindow):
         walk = self.document.walk
         self.tool_bar.show_step(self.document.reference, len(walk.steps) if walk else 0)
 
+    def _show_file(self) -> None:
+        files = self.files
+        name = files.shown_name.replace("[*]", "[*][*]")
+        self.setWindowTitle(self.tr("{name}[*] — Walkscope").format(name=name))
+        self.setWindowModified(files.is_modified)
+        status: StatusBar = self.statusBar()  # type: ignore[assignment]
+        status.show_file(files.shown_name, files.is_modified, files.file is not None)
+        self.actions_.refresh()
+
     def _show_playing(self) -> None:
         playing = self.player.is_playing
         action = self.actions_["play"]
@@ -165,14 +178,9 @@ class MainWindow(QMainWindow):
         """A new scenario takes the place of what is open."""
         from gui.scenarios import begin
 
-        begin(self.document, template)
-
-    def save_scenario(self) -> None:
-        from gui.scenarios import save_as
-
-        failed = save_as(self.document, self.prompts, self)
-        if failed is not None:
-            self.prompts.error(self, failed)
+        if self.files.may_leave():
+            begin(self.document, template)
+            self.files.begun()
 
     def add_event(self, kind: type) -> None:
         from gui.dialogs.event_commands import add_event
@@ -250,6 +258,11 @@ class MainWindow(QMainWindow):
 
     # --- the window itself
 
+    def changeEvent(self, event: QEvent) -> None:
+        if event.type() == QEvent.Type.ActivationChange and self.is_filled and self.isActiveWindow():
+            self.files.look()
+        super().changeEvent(event)
+
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         if _dropped_file(event.mimeData().urls()):
             event.acceptProposedAction()
@@ -261,7 +274,11 @@ class MainWindow(QMainWindow):
             self.opener.open(path)
 
     def closeEvent(self, event: QCloseEvent) -> None:
+        if self.is_filled and not self.files.may_leave():
+            event.ignore()
+            return
         if self.is_filled:
+            self.files.close()
             from gui.jobs import runner
 
             self.player.stop()

@@ -1,7 +1,8 @@
-"""Opens images: by dialog, by drop, from the command line, from the recent files. One path for all of them."""
+"""Opens images and scenarios: by dialog, drop, command line and recent files. One path for all of them."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QWidget
@@ -16,9 +17,15 @@ from engine.scenario import Scenario
 from gui import scenarios
 from gui.dialogs.prompts import Prompts
 from gui.document import Document, Query
+from gui.files import SUFFIX, Files
 from gui.jobs import Report, runner
 from gui.recent import RecentFiles
 from gui.sights import IMAGE, is_shown, opening, sights
+from storage.content import Content
+
+if TYPE_CHECKING:
+    from storage.files import File
+    from storage.files import Opened as StoredFile
 
 KEY = "open"
 
@@ -29,10 +36,12 @@ class Opener(QObject):
     opened = Signal()
 
     def __init__(
-        self, document: Document, library: Library, recent: RecentFiles, prompts: Prompts, window: QWidget
-    ) -> None:
+        self, document: Document, files: Files, library: Library, recent: RecentFiles, prompts: Prompts,
+        window: QWidget,
+    ) -> None:  # fmt: skip
         super().__init__(window)
         self._document = document
+        self._files = files
         self._library = library
         self._recent = recent
         self._prompts = prompts
@@ -46,26 +55,62 @@ class Opener(QObject):
 
     def open(self, path: str) -> None:
         """Open the image in the file ``path``; where it cannot be read, a sentence says why and all stays as it is."""
+        if not self._files.may_leave():
+            return
         absolute = str(Path(path).absolute())
-        if absolute.endswith(scenarios.SUFFIX):
+        if absolute.endswith((scenarios.SUFFIX, SUFFIX)):
             self._open_scenario(absolute)
             return
         self._read(absolute, lambda image: self._show(absolute, image))
 
     def _open_scenario(self, path: str) -> None:
-        try:
-            scenarios.show(self._document, scenarios.read(path))
-        except InputError as error:
-            self._failed(path, str(error))
+        if path.endswith(scenarios.SUFFIX):
+            try:
+                content = scenarios.read(path)
+            except InputError as error:
+                self._failed(path, str(error))
+                return
+            self._arrived(path, content, None)
             return
+
+        def work(report: Report) -> "StoredFile":
+            from storage import files
+
+            return files.open_file(path)
+
+        text = self.tr("Opening {name}").format(name=Path(path).name)
+        runner().start(
+            text, work, lambda found: self._arrived(path, found.content, found.file), key=KEY,
+            failed=lambda sentence: self._failed(path, sentence),
+        )  # fmt: skip
+
+    def _arrived(self, path: str, content: Content, file: "File | None") -> None:
+        """A scenario was read. Images outside its folder are opened only if the user says so."""
+        from storage import embedding, files, images
+
+        permit = images.Permit(files.folder_of(path))
+        outside = permit.to_ask(content)
+        text = self.tr("{name} names images outside its folder. May they be opened?\n\n{paths}")
+        question = text.format(name=Path(path).name, paths="\n".join(outside[:10]))
+        if outside and self._prompts.choose(self._window, question, {"allow": self.tr("Open them")}):
+            for image in outside:
+                permit.allow(image)
+        shelf = embedding.Shelf(content, permit, self._library)
+        self._files.show(content, shelf, file, Path(path).name)
         self._recent.add(path)
         self.opened.emit()
+
+    def revert(self) -> None:
+        """What is in the file takes the place of what is open."""
+        file = self._files.file
+        if file is not None and self._files.may_discard():
+            self._open_scenario(file.path)
 
     def open_built_in(self, sight: int = 0) -> None:
         """Walk sight ``sight`` of the image that comes with the program, which is opened unless it is open already."""
         if is_shown(self._document.scenario):
             self._document.ask(sights()[sight].query)
-        else:
+        elif self._files.may_leave():
             self._read(IMAGE, lambda image: self._show_built_in(sight))
 
     def _read(self, path: str, done: Callable[[Image], None]) -> None:
@@ -83,6 +128,7 @@ class Opener(QObject):
 
     def _show_built_in(self, sight: int) -> None:
         self._document.open(opening())
+        self._files.begun(self._library.file(IMAGE).name)
         self._document.ask(sights()[sight].query)
         self.opened.emit()
 
@@ -94,6 +140,7 @@ class Opener(QObject):
                 return
         event = ev.OpenImage(ev.ImageRef(path, self._library.size(path)), registers)
         self._document.open(Scenario(events=(event,)))
+        self._files.begun(Path(path).name)
         refused = self._document.replay.refusal(1)
         if refused is not None:
             self._prompts.error(self._window, refused.reason)

@@ -1,19 +1,13 @@
 """Scenarios in the window: begun from a template, read from JSON and written to it."""
 
-from pathlib import Path
-
-from PySide6.QtCore import QCoreApplication
-from PySide6.QtWidgets import QWidget
-
-from engine.codec import MAX_BYTES, decode_scenario, encode_scenario
-from engine.errors import InputError
+from engine.codec import decode_scenario, encode_scenario
 from engine.events import GuestAccess
+from engine.machine import Images
 from engine.scenario import Scenario
-from gui.dialogs.prompts import Prompts
 from gui.document import Document, Query
 from gui.templates import Template
+from storage.content import Content
 
-translate = QCoreApplication.translate
 SUFFIX = ".json"
 
 
@@ -22,9 +16,9 @@ def begin(document: Document, template: Template | None) -> None:
     show(document, template.scenario() if template else Scenario())
 
 
-def show(document: Document, scenario: Scenario) -> None:
+def show(document: Document, scenario: Scenario, images: Images | None = None) -> None:
     """Open ``scenario`` and walk the last address that a guest accesses in it."""
-    document.open(scenario)
+    document.open(scenario, images=images)
     access = next((e for e in reversed(scenario.events) if isinstance(e, GuestAccess)), None)
     if access is not None:
         document.ask(query_of(document, access))
@@ -41,38 +35,21 @@ def query_of(document: Document, event: GuestAccess) -> Query:
     return Query(event.address, Access(event.kind, event.size), cpl, Place(vm=event.vm, vcpu=event.vcpu))
 
 
-def read(path: str) -> Scenario:
-    """The scenario in the JSON file ``path``. Raises InputError with a sentence."""
-    try:
-        with open(path, "rb") as file:
-            text = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{Path(path).name} cannot be read: {error.strerror}.") from None
-    return decode_scenario(text)
+def read(path: str) -> Content:
+    """The scenario in the JSON file ``path``, with absolute paths of images. Raises InputError with a sentence."""
+    from storage import disk, files, images
+    from storage.errors import named
+
+    with named(path):
+        scenario = decode_scenario(disk.read(path)[0])
+        return images.resolved(Content(scenario=scenario), files.folder_of(path))
 
 
-def write(scenario: Scenario, path: str) -> None:
-    """Write ``scenario`` to ``path``, whole or not at all. Raises InputError with a sentence."""
-    target = Path(path)
-    draft = target.with_name(f".{target.name}.part")
-    try:
-        draft.write_text(encode_scenario(scenario), encoding="utf-8")
-        draft.replace(target)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise InputError(f"{target.name} cannot be written: {error.strerror}. Choose another place.") from None
+def write(content: Content, path: str) -> None:
+    """Write the scenario to ``path`` for exchange, whole or not at all. Raises InputError with a sentence."""
+    from storage import disk, files, images
+    from storage.errors import named
 
-
-def save_as(document: Document, prompts: Prompts, parent: QWidget) -> str | None:
-    """Ask where to and write the scenario; a sentence where that cannot be done."""
-    path = prompts.scenario_to_save(parent)
-    if not path:
-        return None
-    if not path.endswith(SUFFIX):
-        path += SUFFIX
-    try:
-        write(document.scenario, path)
-    except InputError as error:
-        return str(error)
-    document.undo_stack.setClean()
-    return None
+    with named(path, writing=True):
+        text = encode_scenario(images.relative(content, files.folder_of(path)).scenario).encode()
+        disk.replace(path, text, None, files.same_as(text))

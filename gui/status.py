@@ -25,6 +25,8 @@ class StatusBar(QStatusBar):
         self._jobs = jobs
         self.image = QLabel()
         self.image.setTextFormat(Qt.TextFormat.PlainText)  # a file may be named like a piece of HTML
+        self.file = QLabel()
+        self.file.setTextFormat(Qt.TextFormat.PlainText)
         self.mode = QLabel()
         self.mode.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.work = QLabel()
@@ -46,6 +48,7 @@ class StatusBar(QStatusBar):
         self.addWidget(self.image)
         self.addWidget(self.mode, 1)
         self.addPermanentWidget(self._panel)
+        self.addPermanentWidget(self.file)
         document.changed.connect(self._on_change)
         jobs.changed.connect(self._on_work)
         self._delay = QTimer(self)
@@ -54,6 +57,11 @@ class StatusBar(QStatusBar):
         self._delay.timeout.connect(self._show_work)
         self._show_state()
         self._show_work()
+
+    def show_file(self, name: str, is_modified: bool, is_in_file: bool) -> None:
+        """Whether what is open is saved, and as what."""
+        text = self.tr("{name}: modified") if is_modified else self.tr("{name}: saved") if is_in_file else name
+        self.file.setText(text.format(name=name))
 
     def _on_change(self, change: Change) -> None:
         if change & (Change.SCENARIO | Change.STATE):

@@ -22,15 +22,23 @@ class Prompts:
     def about(self, parent: QWidget | None, title: str, text: str) -> None:
         QMessageBox.about(parent, title, text)
 
-    def scenario_to_save(self, parent: QWidget | None) -> str:
+    def choose(self, parent: QWidget | None, sentence: str, ways: dict[str, str]) -> str:
+        """The key of the way that the user chose among ``ways`` (key to text); '' where he goes none of them."""
+        box = QMessageBox(QMessageBox.Icon.Warning, "Walkscope", sentence, parent=parent)
+        box.setTextFormat(Qt.TextFormat.PlainText)
+        buttons = {box.addButton(text, QMessageBox.ButtonRole.ActionRole): key for key, text in ways.items()}
+        box.setDefaultButton(next(iter(buttons)))
+        box.addButton(QMessageBox.StandardButton.Cancel)
+        box.exec()
+        return next((key for button, key in buttons.items() if button is box.clickedButton()), "")
+
+    def scenario_to_save(self, parent: QWidget | None, title: str, suggested: str) -> str:
         """The path for a scenario; empty where the user changed his mind."""
-        path, _ = QFileDialog.getSaveFileName(
-            parent,
-            translate("Prompts", "Save the scenario"),
-            translate("Prompts", "scenario.json"),
-            translate("Prompts", "Scenarios (*.json)"),
+        filters = (
+            translate("Prompts", "Scenarios (*.wscope)"),
+            translate("Prompts", "Scenarios for exchange (*.json)"),
         )
-        return path
+        return QFileDialog.getSaveFileName(parent, title, suggested, ";;".join(filters))[0]
 
     def image_to_open(self, parent: QWidget | None, folder: str) -> str:
         """The path of a memory image; empty where the user changed his mind."""
@@ -42,7 +50,7 @@ class Prompts:
                 (
                     translate("Prompts", "All files (*)"),
                     translate("Prompts", "Memory images (*.core *.elf *.dump *.raw *.bin *.gz *.xz)"),
-                    translate("Prompts", "Scenarios (*.json)"),
+                    translate("Prompts", "Scenarios (*.wscope *.json)"),
                 )
             ),
         )

@@ -22,6 +22,8 @@ class Answers(Prompts):
     def __init__(self) -> None:
         self.errors: list[str] = []
         self.told: list[str] = []
+        self.asked: list[str] = []
+        self.choices: list[str] = []
         self.path = ""
         self.fill: Callable[[QDialog], object] = lambda dialog: None
 
@@ -34,8 +36,15 @@ class Answers(Prompts):
     def image_to_open(self, parent: QWidget | None, folder: str) -> str:
         return self.path
 
-    def scenario_to_save(self, parent: QWidget | None) -> str:
+    def scenario_to_save(self, parent: QWidget | None, title: str, suggested: str) -> str:
         return self.path
+
+    def choose(self, parent: QWidget | None, sentence: str, ways: dict[str, str]) -> str:
+        """What ``choices`` says, one after the other; after the last, changes are discarded and else nothing done."""
+        self.asked.append(sentence)
+        choice = self.choices.pop(0) if self.choices else "discard" if "discard" in ways else ""
+        assert choice in ("", *ways)
+        return choice
 
     def run(self, dialog: QDialog) -> bool:
         return self.fill(dialog) is not False
@@ -45,6 +54,13 @@ class Answers(Prompts):
 def dressed(qapp: QApplication) -> QApplication:
     style.install(qapp)
     return qapp
+
+
+@pytest.fixture(autouse=True)
+def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where what is not saved is kept: a folder of the test's own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state" / "walkscope" / "recovery"
 
 
 @pytest.fixture

@@ -54,10 +54,10 @@ def test_the_machine_dock_shows_what_the_scenario_is_about(window: MainWindow) -
 def test_what_is_saved_opens_as_it_was(window: MainWindow, answers: Answers, tmp_path: Path) -> None:
     window.begin(template("mode-change"))
     saved = window.document.scenario
-    answers.path = str(tmp_path / "mode change")
-    window.actions_["save-scenario"].trigger()
+    answers.path = str(tmp_path / "mode change.json")
+    window.actions_["save-as"].trigger()
     path = tmp_path / "mode change.json"
-    assert scenarios.read(str(path)) == saved
+    assert scenarios.read(str(path)).scenario == saved
     window.begin(None)
     window.opener.open(str(path))
     assert window.document.scenario == saved
@@ -89,9 +89,9 @@ def test_a_file_that_is_no_scenario_leaves_what_is_open(
 def test_a_place_that_cannot_be_written_is_a_sentence(window: MainWindow, answers: Answers, tmp_path: Path) -> None:
     window.begin(template("amd-4"))
     answers.path = str(tmp_path / "missing" / "folder" / "x.json")
-    window.actions_["save-scenario"].trigger()
-    assert len(answers.errors) == 1
-    assert "Choose another place" in answers.errors[0]
+    window.actions_["save-as"].trigger()
+    assert len(answers.asked) == 1
+    assert "save it in another one" in answers.asked[0]
 
 
 def test_events_are_added_and_changed_by_forms_and_undone(window: MainWindow, answers: Answers) -> None:
