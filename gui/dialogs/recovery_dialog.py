@@ -75,7 +75,7 @@ class RecoveryDialog(QDialog):
         if not lost.entries:
             return name
         when = QLocale().toString(_time(lost, -1), QLocale.FormatType.ShortFormat)
-        text = self.tr("{name}: {count} changes, the last on {when}")
+        text = self.tr("{name}, changes: {count}, the last on {when}")
         return text.format(name=name, count=len(lost.entries), when=when)
 
     def _show(self, row: int) -> None:
