@@ -99,11 +99,13 @@ def _read(descriptor: int, check: Callable[[bytes, int], object] | None) -> tupl
     return data, Stamp(*_identity(after), sha256(data).digest())
 
 
-def stamp_of(path: str, known: Stamp) -> Stamp:
-    """The file as it is now. Its bytes are read only if something else tells it from ``known``."""
+def is_same(path: str, known: Stamp) -> bool:
+    """Whether the file has the bytes it had. They are read only where its date or its place on the disk is another."""
     status = os.stat(path)
     refuse_irregular(status)
-    return known if known.is_of(status) else read(path)[1]
+    if known.is_of(status) or status.st_size != known.size:
+        return known.is_of(status)
+    return read(path)[1].sha256 == known.sha256
 
 
 def replace(path: str, data: bytes, known: Stamp | None, check: Check) -> tuple[Stamp, bool]:
@@ -157,24 +159,15 @@ def _replaceable(path: str, known: Stamp | None) -> os.stat_result | None:
         raise StorageError(
             Problem.READ_ONLY, "the file may only be read; save it under another name, or change its permissions"
         )
-    if known is not None and not known.is_of(status):
-        with _reading(path) as descriptor:
-            if _read(descriptor, None)[1].sha256 != known.sha256:
-                raise StorageError(
-                    Problem.CHANGED,
-                    "another program changed it since it was opened; save it under another name, or overwrite it",
-                )
-    else:
-        with _reading(path) as descriptor, _shared_lock(descriptor):
-            pass
-    return status
-
-
-@contextmanager
-def _reading(path: str) -> Iterator[int]:
+    if known is not None and not is_same(path, known):
+        raise StorageError(
+            Problem.CHANGED,
+            "another program changed it since it was opened; save it under another name, or overwrite it",
+        )
     descriptor = _open(path)
     try:
-        yield descriptor
+        with _shared_lock(descriptor):  # nobody is in the middle of it
+            return status
     finally:
         os.close(descriptor)
 

@@ -130,9 +130,9 @@ def named(path: str, *, writing: bool = False) -> Iterator[None]:
         found = of_os(error, writing=writing)
         raise StorageError(found.problem, f"{printable(path)}: {found}.") from error
     except ValueError as error:
-        if "\0" not in path:
+        if "\0" not in path and not isinstance(error, UnicodeEncodeError):
             raise
-        said = f"{printable(path)}: no file has a zero byte in its name; check it."
+        said = f"{printable(path)}: no file can have such a name; check it."
         raise StorageError(Problem.ABSENT, said) from error
 
 

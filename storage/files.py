@@ -110,7 +110,6 @@ def status(file: File) -> Problem | None:
     """What became of an open file: None (it is as it was), CHANGED, ABSENT, or why that cannot be told."""
     try:
         with named(file.path):
-            now = disk.stamp_of(file.path, file.stamp)
+            return None if disk.is_same(file.path, file.stamp) else Problem.CHANGED
     except StorageError as error:
         return error.problem
-    return None if now.sha256 == file.stamp.sha256 else Problem.CHANGED

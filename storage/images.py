@@ -98,6 +98,9 @@ class Permit:
     def allows(self, path: str) -> bool:
         if self._folder is None or path.startswith(SCHEME) or path in self._allowed:
             return True
+        # A look at the name comes first: even to ask the system about a path can wake up another computer.
+        if not Path(os.path.normpath(path)).is_relative_to(self._folder):
+            return False
         try:
             return Path(path).resolve().is_relative_to(Path(self._folder).resolve())
         except (OSError, RuntimeError, ValueError):  # links in a circle; a zero byte

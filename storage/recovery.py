@@ -24,7 +24,7 @@ import msgspec
 from engine.edits import Edit
 from storage import files
 from storage.content import Content
-from storage.errors import Problem, StorageError
+from storage.errors import Problem, StorageError, named
 from storage.files import File
 from storage.log import Entry, Log, Logged, keeping
 
@@ -177,10 +177,12 @@ def _begin(folder: Path, content: Content, path: str, sha256: bytes | None) -> S
 def find(folder: Path) -> list[Lost]:
     """What sessions that died had not saved, the oldest first. Stores with nothing unsaved in them are cleared away.
 
-    Each is held by us until it is resumed, released or discarded, so that no two windows offer the same.
+    Each is held by us until it is resumed, released or discarded, so that no two windows offer the same. Raises
+    StorageError where the folder cannot be looked through.
     """
-    claims = (claim for session in _sessions(folder) if (claim := _Claim.take(folder, session)) is not None)
-    return [lost for claim in claims if (lost := _lost(claim)) is not None]
+    with named(str(folder)):
+        claims = (claim for session in _sessions(folder) if (claim := _Claim.take(folder, session)) is not None)
+        return [lost for claim in claims if (lost := _lost(claim)) is not None]
 
 
 def holders(folder: Path, path: str) -> list[Holder]:
@@ -293,18 +295,22 @@ class _Claim:
     def write(self, path: str) -> None:
         """Tells other processes who we are and what we have open."""
         text = json.dumps({"pid": os.getpid(), "path": path, "since": int(time.time())}).encode()
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, text, 0)
+        with keeping():
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, text, 0)
 
     def release(self) -> None:
         os.close(self._descriptor)
 
     def remove(self) -> None:
         """The lock goes last: what has one and no store is nothing."""
-        for path in (self.store, f"{self.store}-wal", self._path):
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-        os.close(self._descriptor)
+        try:
+            with named(self.store, writing=True):
+                for path in (self.store, f"{self.store}-wal", self._path):
+                    with suppress(FileNotFoundError):
+                        os.unlink(path)
+        finally:
+            os.close(self._descriptor)
 
 
 def _lock(descriptor: int) -> bool:

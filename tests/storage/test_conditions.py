@@ -246,11 +246,22 @@ def test_replaced_file(path: str) -> None:
     """By another window, say. Nothing of theirs is lost without a question, and nothing of ours."""
     file = files.save(OLD, path)
     theirs = files.save(NEW, path)
+    assert os.path.getsize(path) == file.stamp.size
     assert files.status(file) is Problem.CHANGED
     assert "another program changed it" in refused(Problem.CHANGED, files.save, OLD, path, file)
     assert files.open_file(path) == files.Opened(NEW, theirs)
     mine = files.save(OLD, path)
     assert files.open_file(path) == files.Opened(OLD, mine)
+
+
+def test_replaced_by_something_else_altogether(path: str) -> None:
+    file = files.save(OLD, path)
+    os.truncate(path, 1 << 40)
+    assert files.status(file) is Problem.CHANGED
+    refused(Problem.CHANGED, files.save, NEW, path, file)
+    os.unlink(path)
+    os.mkdir(path)
+    assert files.status(file) is Problem.NOT_A_FILE
 
 
 def test_file_that_was_only_touched(path: str) -> None:
@@ -353,7 +364,7 @@ def test_huge_file_is_not_read(path: str) -> None:
     assert time.monotonic() - start < 1
 
 
-@pytest.mark.parametrize("name", ["a\0b", "x" * 300, "line\nbreak", "loop"], ids=["zero", "long", "line", "loop"])
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, "\ud800", "line\nbreak", "loop"])
 def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
     os.symlink("loop", tmp_path / "loop")
     for act in (files.open_file, files.peek):

@@ -18,6 +18,7 @@ from engine.edits import Insert
 from engine.scenario import Scenario
 from storage import files, recovery
 from storage.content import Content, Note
+from storage.errors import StorageError
 from storage.recovery import Lost, Session, Situation
 
 EVENTS = tuple(ev.Poke(8 * n, n) for n in range(10))
@@ -216,6 +217,12 @@ def test_a_session_that_died_before_it_began_leaves_nothing_to_ask(state: Path) 
     (state / "something else").touch()
     assert recovery.find(state) == []
     assert [path.name for path in state.iterdir()] == ["something else"]
+
+
+def test_a_folder_that_cannot_be_looked_through_is_a_sentence(state: Path) -> None:
+    state.touch()
+    with pytest.raises(StorageError, match=r"^state: "):
+        recovery.find(state)
 
 
 def store(state: Path) -> Path:
