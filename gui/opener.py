@@ -24,8 +24,7 @@ from gui.sights import IMAGE, is_shown, opening, sights
 from storage.content import Content
 
 if TYPE_CHECKING:
-    from storage.files import File
-    from storage.files import Opened as StoredFile
+    from storage.files import File, Opened
 
 KEY = "open"
 
@@ -73,7 +72,7 @@ class Opener(QObject):
             self._arrived(path, content, None)
             return
 
-        def work(report: Report) -> "StoredFile":
+        def work(report: Report) -> "Opened":
             from storage import files
 
             return files.open_file(path)
