@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QStandardPaths
+from PySide6.QtCore import QCoreApplication, QStandardPaths
+
+from engine.errors import InputError
 
 if TYPE_CHECKING:
     from engine.edits import Edit
@@ -72,7 +74,7 @@ class Keeper:
 
         try:
             return recovery.holders(self.folder, path)
-        except OSError:  # a folder that cannot be read tells of nobody
+        except (OSError, InputError):  # a folder that cannot be read tells of nobody
             return []
 
     def lost(self) -> list[Lost]:
@@ -83,7 +85,15 @@ class Keeper:
             from storage import recovery
 
             return recovery.find(self.folder)
-        except OSError:
+        except (OSError, InputError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            text = QCoreApplication.translate(
+                "Keeper", "What was not saved cannot be looked for: {reason}; it is kept."
+            )
+            self._failed(text.format(reason=reason))
+            return []
+        except InputError as error:
+            self._failed(str(error))
             return []
 
     def _begin(self, content: Content, file: File | None) -> Session:
@@ -107,8 +117,6 @@ class Keeper:
 
 def edit_follows(before: Content, after: Content, edit: Edit | None) -> bool:
     """Whether ``edit`` alone leads from ``before`` to ``after``: a session begun late needs the whole instead."""
-    from engine.errors import InputError
-
     try:
         return edit is not None and edit.apply(before.scenario) == after.scenario
     except InputError:
