@@ -46,6 +46,8 @@ class Code(IntEnum):
     """Of a range: not enumerated, for there was too much before it."""
 
 
+OK, NOT_PRESENT, UNKNOWN = (np.uint8(code) for code in (Code.OK, Code.NOT_PRESENT, Code.UNKNOWN))
+"""To compare columns with: numpy takes a member of an enum for a 64-bit number, and widens the column to that."""
 ON_ENTRY, ON_PAGE = 0x40, 0x80
 """Added to a code that the second stage gave, for a guest's entry or for the page itself."""
 
@@ -76,6 +78,14 @@ def read_tables(memory: PhysicalMemory, lv: Level, tables: Words) -> tuple[Words
     if lv.entry_shift == 3:
         return values, unknown
     return values.view(np.uint32).astype(np.uint64), np.repeat(unknown, 2)
+
+
+def plain(level: Level, leaves: Words, *, strict: bool = True) -> Flags:
+    """Which of the ``leaves`` are surely present and free of reserved bits, at a glance."""
+    if level.page_illegal or level.present & (level.present - 1):
+        return np.zeros(len(leaves), np.bool_)
+    good: Flags = leaves & U(level.present | (level.page_reserved if strict else 0)) == level.present
+    return good
 
 
 def classify(level: Level, values: Words, unknown: Flags, *, strict: bool = True) -> tuple[Small, Flags]:

@@ -3,7 +3,7 @@
 import msgspec
 import numpy as np
 
-from engine.arch.arrays import ON_PAGE, Code, Right, U
+from engine.arch.arrays import OK, ON_PAGE, UNKNOWN, Code, Right, U
 from engine.arch.bits import mask
 from engine.arch.bulk_nested import GUEST_RIGHTS, flagged
 from engine.arch.layers import Rows, joined, spread
@@ -23,7 +23,7 @@ class Behind:
         row = np.searchsorted(rows.start, start, side="right") - 1
         inside = start - rows.start[row] < rows.size[row]
         code = np.where(inside, rows.code[row], np.uint8(Code.NOT_PRESENT))
-        page = code == Code.OK
+        page = code == OK
         if second.kind is Kind2.NPT and not second.gmet:  # every nested access is a user's
             code[page & (rows.rights[row] & np.uint16(Right.U) == 0)] = Code.RIGHTS
         self._parts = Rows(
@@ -37,7 +37,7 @@ class Behind:
 
     def see(self, rows: Rows) -> Rows:
         """``rows`` of guest-linear ranges with host-physical targets; what is a gap of the guest stays as it is."""
-        page = rows.code == Code.OK
+        page = rows.code == OK
         found = joined([self._behind(self._within_reach(rows.take(page))), rows.take(~page)])
         return found.take(np.argsort(found.start, kind="stable"))
 
@@ -62,13 +62,13 @@ class Behind:
         pages, parts = pages.take(owner), self._parts.take(number)
         begin = np.maximum(gpa[owner], parts.start)
         ahead = begin - gpa[owner]
-        ok = parts.code == Code.OK
+        ok = parts.code == OK
         host = parts.target + np.where(ok, begin - parts.start, U(0))
         smaller = np.where(pages.shift == 0, parts.shift, np.minimum(pages.shift, parts.shift))
         return Rows(
             start=pages.start + ahead,
             size=np.minimum(last[owner], parts.start + (parts.size - U(1))) - begin + U(1),
-            target=np.where(ok | (parts.code == Code.UNKNOWN), host, pages.target + ahead),
+            target=np.where(ok | (parts.code == UNKNOWN), host, pages.target + ahead),
             shift=np.where(ok, smaller, pages.shift),
             rights=pages.rights & (parts.rights | np.uint16(GUEST_RIGHTS)) * ok,
             code=parts.code,

@@ -9,7 +9,9 @@ import msgspec
 import numpy as np
 
 from engine.arch.arrays import (
+    OK,
     ON_ENTRY,
+    UNKNOWN,
     Code,
     Flags,
     Index,
@@ -23,6 +25,7 @@ from engine.arch.arrays import (
     denied,
     packed_rights,
     page_base,
+    plain,
     read_entries,
 )
 from engine.arch.bits import bit, mask
@@ -169,38 +172,36 @@ class ArrayWalker:
 
         Rows of ``out`` that have a code already are those of addresses that must not be walked.
         """
-        refused = np.flatnonzero(out.code != Code.OK)
-        why, last = out.code[refused], self._last
-        if len(refused):
-            linear = linear.copy()
-            linear[refused] = 0  # their entries need not be read
+        last, refused = self._last, out.code.copy()
+        walked = refused == OK
+        linear = linear * walked  # what is not walked need not be read all over the place
         seen, number = self._upper.find(linear)
         offset = (linear >> U(last.shift) & U(last.index_mask)) << U(last.entry_shift)
         way = seen.way.take(number)
         at = way & U(PAGE_MASK) | offset
         leaf, unknown = read_entries(self._memory, last, at)
-        out.code[:], _ = classify(last, leaf, unknown, strict=self._strict)
         np.bitwise_or(page_base(last, leaf), linear & U(mask(last.page_shift - 1, 0)), out=out.physical)
-        out.page_shift[:], out.level[:] = last.page_shift, last.level
-        if unknown.any():
-            np.copyto(out.physical, at, where=unknown)
-        done = np.flatnonzero(way & U(DONE) != 0)
+        out.code[:], out.page_shift[:], out.level[:] = 0, last.page_shift, last.level
+        special = np.flatnonzero(~plain(last, leaf, strict=self._strict) | unknown | (way & U(DONE) != 0))
+        out.code[special], _ = classify(last, leaf[special], unknown[special], strict=self._strict)
+        out.physical[special] = np.where(unknown[special], at[special], out.physical[special])
+        done = special[way[special] & U(DONE) != 0]
         self._end_above(done, seen.take(number[done]), linear, offset, out, leaf)
         granted = way & packed_rights(leaf)
         no, key = denied(check, granted, way, leaf)
         # From here on numbers are added and multiplied: choosing by a mask without a pattern costs ten times as much.
-        no &= out.code == Code.OK
+        no &= out.code == OK
         np.add(out.code, no * np.uint8(Code.RIGHTS), out=out.code)
         if key is not None:
             np.add(out.code, (no & key) * np.uint8(Code.KEY - Code.RIGHTS), out=out.code)
         if self._nested:
             self._write_flags(check, leaf, seen, number, offset, out)
-        out.code[refused] = why
-        out.level[refused] = 0
-        good = out.code == Code.OK
+        np.add(out.code * walked, refused, out=out.code)
+        np.multiply(out.level, walked, out=out.level)
+        good = out.code == OK
         np.multiply(out.page_shift, good, out=out.page_shift)
         np.multiply(combined_rights(self._paging, granted, leaf), good, out=out.rights)
-        good |= (out.code == Code.UNKNOWN) | (out.code >= ON_ENTRY)
+        good |= ((out.code == UNKNOWN) | (out.code >= ON_ENTRY)) & walked
         np.multiply(out.physical, good, out=out.physical)
 
     def _end_above(
@@ -214,14 +215,14 @@ class ArrayWalker:
         short = (ends.level == self._last.level) & (ends.code >= ON_ENTRY)
         base = np.where(short, ends.table + offset[lanes], ends.base)
         out.page_shift[lanes] = shift
-        out.physical[lanes] = np.where(ends.code == Code.OK, base | low, base)
+        out.physical[lanes] = np.where(ends.code == OK, base | low, base)
 
     def _write_flags(
         self, check: Check, leaf: Words, seen: Seen, number: Index, offset: Words, out: Translations
     ) -> None:
         """Where the leaf's A or D flag would have to be set, and its page may not be written."""
         flags = U(self._last.accessed | self._last.dirty if check.writes else self._last.accessed)
-        stuck = np.flatnonzero((out.code == Code.OK) & (seen.fixed.take(number) != 0) & (leaf & flags != flags))
+        stuck = np.flatnonzero((out.code == OK) & (seen.fixed.take(number) != 0) & (leaf & flags != flags))
         at = seen.table[number[stuck]]
         out.physical[stuck] = np.where(seen.done[number[stuck]] != 0, at, at + offset[stuck])
         out.code[stuck] = Code.RIGHTS | ON_ENTRY
@@ -247,9 +248,9 @@ def check_addresses(paging: Paging, addresses: Words, access: Access | None, cod
         wants_smap = r.cr4 & CR4.SMAP and (access.implicit or not r.rflags & RFLAGS_AC)
         upper = linear & U(bit(63)) != 0
         if access.is_user(r.cpl):
-            code[upper & (code == Code.OK)] = Code.LASS
+            code[upper & (code == OK)] = Code.LASS
         elif access.kind is Kind.FETCH or wants_smap:
-            code[~upper & (code == Code.OK)] = Code.LASS
+            code[~upper & (code == OK)] = Code.LASS
     return linear
 
 

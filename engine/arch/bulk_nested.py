@@ -6,7 +6,7 @@ dirty flags are not written, so tables that hold each other's flags are read as 
 
 import numpy as np
 
-from engine.arch.arrays import ON_ENTRY, ON_PAGE, Code, Index, Right, Small, U, Words, pdpte_registers
+from engine.arch.arrays import OK, ON_ENTRY, ON_PAGE, UNKNOWN, Code, Index, Right, Small, U, Words, pdpte_registers
 from engine.arch.bulk import CODES, ArrayWalker, Progress, Translations, blocks, check_addresses, empty
 from engine.arch.faults import Reason
 from engine.arch.memory import PhysicalMemory
@@ -47,7 +47,7 @@ class SecondWalker:
 
 def flagged(code: Small, where: int) -> Small:
     """Codes of the second stage as those of a whole walk. Unknown bytes are that wherever they are."""
-    stopped: Small = ((code != Code.OK) & (code != Code.UNKNOWN)) * np.uint8(where)
+    stopped: Small = ((code != OK) & (code != UNKNOWN)) * np.uint8(where)
     return code + stopped
 
 
@@ -102,11 +102,11 @@ def translate_nested(
         else:
             walker.walk(linear, check, rows)
         if finals[0] == finals[1]:
-            _finish(through, finals[0], rows, np.flatnonzero(rows.code == Code.OK))
+            _finish(through, finals[0], rows, np.flatnonzero(rows.code == OK))
         else:
             user = rows.rights & np.uint16(Right.U) != 0
             for final, lanes in zip(finals, (~user, user), strict=True):
-                _finish(through, final, rows, np.flatnonzero(lanes & (rows.code == Code.OK)))
+                _finish(through, final, rows, np.flatnonzero(lanes & (rows.code == OK)))
     return out
 
 
@@ -114,8 +114,8 @@ def _finish(through: SecondWalker, final: Check, rows: Translations, lanes: Inde
     """Take some ``lanes`` from the guest-physical addresses in ``rows`` to host-physical ones."""
     gpa, page = rows.physical[lanes], empty(len(lanes))
     through.walk(gpa, final, page)
-    ok = page.code == Code.OK
-    rows.physical[lanes] = np.where(ok | (page.code == Code.UNKNOWN), page.physical, gpa)
+    ok = page.code == OK
+    rows.physical[lanes] = np.where(ok | (page.code == UNKNOWN), page.physical, gpa)
     rows.code[lanes] = flagged(page.code, ON_PAGE)
     rows.level[lanes] = page.level
     rows.page_shift[lanes] = np.minimum(rows.page_shift[lanes], page.page_shift)

@@ -11,7 +11,10 @@ import numpy as np
 
 from engine.arch.arrays import (
     ALL_RIGHTS,
+    NOT_PRESENT,
+    OK,
     ON_ENTRY,
+    UNKNOWN,
     Code,
     Flags,
     Index,
@@ -161,7 +164,7 @@ def _alive(memory: PhysicalMemory, nodes: _Frontier) -> Index:
     """The tables worth reading: memory that was never written is often taken for tables, and it holds nothing."""
     if len(nodes.tables) < WORTH_ASKING:
         return np.arange(len(nodes.tables))
-    return np.flatnonzero(~memory.blank(nodes.host >> U(12)) | (nodes.code != Code.OK))
+    return np.flatnonzero(~memory.blank(nodes.host >> U(12)) | (nodes.code != OK))
 
 
 def _read(
@@ -173,12 +176,12 @@ def _read(
         (values, code, at), leaf = registers, np.zeros(4, np.bool_)
     else:
         values, code, leaf = _entries(memory, lv, nodes)
-    good = code == Code.OK
+    good = code == OK
     pages, edges = np.flatnonzero(good & leaf), np.flatnonzero(good & ~leaf)
     rights = combined_rights(paging, _granted(lv, nodes, values, pages), values[pages])
     half = lv.entries // 2 if lv is paging.levels[0] else lv.entries  # the halves of linear addresses do not touch
     rows, row_at = _runs(lv, pages, page_base(lv, values[pages]), rights, code[pages], half)
-    gaps = np.flatnonzero(code > Code.NOT_PRESENT)
+    gaps = np.flatnonzero(code > NOT_PRESENT)
     if len(gaps):
         where = at[gaps] if at is not None else _places(lv, nodes, gaps, code[gaps])
         gap_rows, gap_at = _runs(lv, gaps, where, np.zeros(len(gaps), np.uint16), code[gaps], half)
@@ -194,22 +197,22 @@ def _entries(memory: PhysicalMemory, lv: Level, nodes: _Frontier) -> tuple[Words
 
     The entries of a table that cannot be reached have the code of that.
     """
-    values, unknown = read_tables(memory, lv, np.where(nodes.code == Code.OK, nodes.host, nodes.host[0]))
+    values, unknown = read_tables(memory, lv, np.where(nodes.code == OK, nodes.host, nodes.host[0]))
     code, leaf = classify(lv, values, unknown)
     if nodes.fixed.any():
-        unused = (code == Code.OK) & (values & U(lv.accessed) != U(lv.accessed))
+        unused = (code == OK) & (values & U(lv.accessed) != U(lv.accessed))
         code[unused & np.repeat(nodes.fixed != 0, lv.entries)] = Code.RIGHTS | ON_ENTRY
     if nodes.code.any():
-        np.copyto(code.reshape(-1, lv.entries), nodes.code[:, None], where=(nodes.code != Code.OK)[:, None])
+        np.copyto(code.reshape(-1, lv.entries), nodes.code[:, None], where=(nodes.code != OK)[:, None])
     return values, code, leaf
 
 
 def _places(lv: Level, nodes: _Frontier, slots: Index, code: Small) -> Words:
     """What gaps at some slots are about: the entry's place in memory where its bytes are unknown, else its address."""
     node, offset = slots // lv.entries, (slots % lv.entries).astype(np.uint64) << U(lv.entry_shift)
-    of_table = nodes.code[node] == Code.UNKNOWN  # then ``host`` is already where bytes are missing
+    of_table = nodes.code[node] == UNKNOWN  # then ``host`` is already where bytes are missing
     missing = nodes.host[node] + np.where(of_table, U(0), offset)
-    return np.where(code == Code.UNKNOWN, missing, nodes.tables[node] + offset)
+    return np.where(code == UNKNOWN, missing, nodes.tables[node] + offset)
 
 
 def _granted(lv: Level, nodes: _Frontier, values: Words, slots: Index) -> Words:
@@ -222,7 +225,7 @@ def _runs(lv: Level, slots: Index, target: Words, rights: RightsColumn, code: Sm
     if not len(slots):
         return NO_ROWS, slots
     new = np.ones(len(slots), np.bool_)
-    gap = code[1:] != Code.OK
+    gap = code[1:] != OK
     new[1:] = (
         (slots[1:] != slots[:-1] + 1)
         | (slots[1:] % half == 0)

@@ -10,7 +10,7 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
-from engine.arch.arrays import Code, Index, Right, RightsColumn, Small, U, Words, pdpte_registers
+from engine.arch.arrays import OK, Code, Index, Right, RightsColumn, Small, U, Words, pdpte_registers
 from engine.arch.behind import Behind
 from engine.arch.bulk import Progress
 from engine.arch.bulk_nested import SecondWalker, guest_pdptes
@@ -94,7 +94,7 @@ def nearest(found: Mappings, address: int) -> tuple[int | None, int | None]:
 
 
 def _columns(rows: Rows) -> Mappings:
-    page = rows.code == Code.OK
+    page = rows.code == OK
     pages, gaps = rows.take(page), rows.take(~page)
     return Mappings(
         va=pages.start,
@@ -229,7 +229,7 @@ def _coalesced(rows: Rows) -> Rows:
         column = getattr(rows, name)
         follows &= column[1:] == column[:-1]
     code, target = rows.code[1:], rows.target
-    follows &= np.where(code == Code.OK, target[1:] == target[:-1] + rows.size[:-1], True)
+    follows &= np.where(code == OK, target[1:] == target[:-1] + rows.size[:-1], True)
     follows &= (code != Code.REPEATED) | (target[1:] == target[:-1])
     new[1:] = ~follows
     first = np.flatnonzero(new)

@@ -8,9 +8,12 @@ What has been seen is forgotten when it grows too large, so that the memory it t
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.arch.arrays import (
     ALL_RIGHTS,
+    NOT_PRESENT,
+    OK,
     ON_ENTRY,
     Code,
     Index,
@@ -30,6 +33,8 @@ from engine.arch.paging import Level, Paging
 
 BLOCK = 1 << 16
 """Addresses walked at a time: their columns stay in the second-level cache."""
+ROOM = 1 << 6
+"""Rows there is room for at first."""
 MOST_SEEN = 1 << 14
 """Entries remembered of a level before all is forgotten, those of the last block aside."""
 
@@ -81,10 +86,16 @@ class Seen:
         self.table, self.host, self.granted, self.value, self.base, self.way = words
         self.level, self.code, self.fixed, self.done = small
 
+    def __len__(self) -> int:
+        return len(self.level)
+
     @classmethod
     def room(cls, rows: int) -> "Seen":
-        """Columns whose untouched pages cost nothing."""
         return cls(np.zeros((6, rows), np.uint64), np.zeros((4, rows), np.uint8))
+
+    def grown(self) -> "Seen":
+        """With room for twice as many rows."""
+        return Seen(np.pad(self._words, ((0, 0), (0, len(self)))), np.pad(self._small, ((0, 0), (0, len(self)))))
 
     def take(self, rows: Index) -> "Seen":
         return Seen(self._words.take(rows, axis=1), self._small.take(rows, axis=1))
@@ -120,28 +131,41 @@ class UpperLevels:
         self._forget()
 
     def _forget(self) -> None:
-        # What has been seen of a level has numbers from 1, and number 0 is a slot that has not been seen. The first
-        # numbers, of every level the same, are for walks that ended at an absent entry: there is one for each level.
+        # Rows of what has been seen are numbered from 1; number 0 is a slot that has not been seen. The first rows, the
+        # same of every level, are for walks that ended at an absent entry: there is one for each level.
         depths = range(len(self._levels))
-        self._seen = [Seen.room(1)] + [Seen.room(1 + len(depths) + MOST_SEEN + BLOCK) for _ in depths]
-        self._numbers = [np.zeros(lv.entries * len(self._seen[d].level), np.int32) for d, lv in enumerate(self._levels)]
+        self._seen = [Seen.room(1), *(Seen.room(ROOM) for _ in depths)]
         self._used = [1 + len(depths)] * len(self._seen)
+        # A slot holds the number of what its entry leads to; but above the last of these levels the number of the first
+        # slot of that row, which saves each address a multiplication.
+        self._step = [lv.entries for lv in self._levels[1:]] + [1]
+        slots = [lv.entries * (ROOM if depth else 1) for depth, lv in enumerate(self._levels)]
+        self._numbers: list[NDArray[np.int64 | np.int32]] = [np.zeros(count, np.int64) for count in slots]
+        self._numbers[-1] = self._numbers[-1].astype(np.int32)  # by far the most: half as wide, twice as near
         self._start_at_root()
         for seen in self._seen[1:]:
             for absent, lv in enumerate(self._levels, 1):
                 seen.level[absent], seen.code[absent], seen.done[absent] = lv.level, Code.NOT_PRESENT, 1
                 seen.host[absent], seen.way[absent] = self._parking, self._parking & U(PAGE_MASK) | U(DONE)
         for depth in depths[1:]:
-            slots = self._levels[depth].entries
+            of_one = self._levels[depth].entries
             for absent in range(1, depth + 1):
-                self._numbers[depth][absent * slots : (absent + 1) * slots] = absent
+                self._numbers[depth][absent * of_one : (absent + 1) * of_one] = absent * self._step[depth]
+
+    def _make_room(self, depth: int, rows: int) -> None:
+        """Room for so many rows of what has been seen below level ``depth``."""
+        while rows > len(self._seen[depth + 1]):
+            self._seen[depth + 1] = self._seen[depth + 1].grown()
+            if depth + 1 < len(self._levels):
+                numbers = self._numbers[depth + 1]
+                self._numbers[depth + 1] = np.concatenate([numbers, np.zeros_like(numbers)])
 
     def _start_at_root(self) -> None:
         root, table = self._seen[0], np.array([self._paging.root], np.uint64)
         root.table[:], root.host[:], root.granted[:], root.level[:] = table, table, ALL_RIGHTS, self._levels[0].level
         if self._through is not None and self._pdptes is None:
             root.host[:], root.code[:], root.fixed[:] = self._through.locate(table)
-            root.base[:], root.done[:] = root.host, root.code != Code.OK
+            root.base[:], root.done[:] = root.host, root.code != OK
         self._parking = root.host[0]
         """Where addresses whose walk has ended read on, to no purpose and no harm."""
 
@@ -149,34 +173,34 @@ class UpperLevels:
         """What has been seen below the upper levels, and which row of it each of at most `BLOCK` addresses leads to."""
         if max(self._used) > MOST_SEEN:
             self._forget()
-        number: Index = np.zeros(0, np.int64)
+        found: NDArray[np.int64 | np.int32] = np.zeros(0, np.int64)
         for depth, lv in enumerate(self._levels):
             slot = (linear >> U(lv.shift) & U(lv.index_mask)).view(np.int64)
             if depth:
-                slot += number * lv.entries
+                slot += found
             found = self._numbers[depth].take(slot, mode="clip")
             unseen = np.flatnonzero(found == 0)
             if len(unseen):
                 self._see(depth, slot[unseen])
                 found[unseen] = self._numbers[depth].take(slot[unseen])
-            number = found.astype(np.int64)
-        return self._seen[-1], number
+        return self._seen[-1], found.astype(np.int64)
 
     def _see(self, depth: int, slots: Index) -> None:
         """Read the entries in some slots of the tables of a level."""
         lv, numbers = self._levels[depth], self._numbers[depth]
-        mark = np.arange(1, len(slots) + 1, dtype=np.int32)
+        mark = np.arange(1, len(slots) + 1, dtype=numbers.dtype)
         numbers[slots] = mark
         slots = slots[numbers.take(slots) == mark]  # each once
         entries = self._seen[depth].take(slots // lv.entries)
         self._read(lv, entries, (slots % lv.entries).view(np.uint64))
         entries.way[:] = entries.host & U(PAGE_MASK) | entries.granted | (entries.done != 0) * U(DONE)
-        numbers[slots] = 1 + depth
-        new = np.flatnonzero(entries.code != Code.NOT_PRESENT)
+        numbers[slots] = (1 + depth) * self._step[depth]
+        new = np.flatnonzero(entries.code != NOT_PRESENT)
         first = self._used[depth + 1]
         self._used[depth + 1] += len(new)
+        self._make_room(depth, self._used[depth + 1])
         self._seen[depth + 1].put(first, entries, new)
-        numbers[slots[new]] = np.arange(first, first + len(new))
+        numbers[slots[new]] = np.arange(first, first + len(new)) * self._step[depth]
 
     def _read(self, lv: Level, entries: Seen, index: Words) -> None:
         """Take the walks of ``entries`` that go on one level further; those that have ended stay as they are."""
@@ -188,12 +212,12 @@ class UpperLevels:
             slots = index[on].view(np.int64)
             value, code, at = self._pdptes[0][slots], self._pdptes[1][slots], self._pdptes[2][slots]
             leaf = np.zeros(len(on), np.bool_)
-            entries.level[on[code > Code.NOT_PRESENT]] = 0  # what stops a load of the registers is no step of a walk
+            entries.level[on[code > NOT_PRESENT]] = 0  # what stops a load of the registers is no step of a walk
         else:
             at = entries.host[on] + offset[on]
             value, unknown = read_entries(self._memory, lv, at)
             code, leaf = classify(lv, value, unknown, strict=self._strict)
-        good = code == Code.OK
+        good = code == OK
         entries.base[on] = np.where(good, page_base(lv, value), at)
         entries.table[on] += offset[on]
         table = good & ~leaf
@@ -222,6 +246,6 @@ class UpperLevels:
         entries.granted[on] &= packed_rights(value) | U(packed(lv.neutral & U64))
         if self._through is not None:
             host, code, fixed = self._through.locate(table)
-            entries.code[on], entries.fixed[on], entries.done[on] = code, fixed, code != Code.OK
+            entries.code[on], entries.fixed[on], entries.done[on] = code, fixed, code != OK
             entries.base[on] = host  # of bytes that are unknown, if they are
-            entries.host[on] = np.where(code == Code.OK, host, self._parking)
+            entries.host[on] = np.where(code == OK, host, self._parking)
