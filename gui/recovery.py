@@ -86,14 +86,11 @@ class Keeper:
 
             return recovery.find(self.folder)
         except (OSError, InputError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            text = QCoreApplication.translate(
-                "Keeper", "What was not saved cannot be looked for: {reason}; it is kept."
-            )
-            self._failed(text.format(reason=reason))
-            return []
-        except InputError as error:
-            self._failed(str(error))
+            if isinstance(error, InputError):
+                self._failed(str(error))
+            else:
+                text = QCoreApplication.translate("Keeper", "What was not saved cannot be looked for: {reason}; it is kept.")
+                self._failed(text.format(reason=error.strerror))
             return []
 
     def _begin(self, content: Content, file: File | None) -> Session:
