@@ -89,7 +89,9 @@ class Keeper:
             if isinstance(error, InputError):
                 self._failed(str(error))
             else:
-                text = QCoreApplication.translate("Keeper", "What was not saved cannot be looked for: {reason}; it is kept.")
+                text = QCoreApplication.translate(
+                    "Keeper", "What was not saved cannot be looked for: {reason}; it is kept."
+                )
                 self._failed(text.format(reason=error.strerror))
             return []
 
