@@ -186,8 +186,11 @@ def find(folder: Path) -> list[Lost]:
 
 
 def holders(folder: Path, path: str) -> list[Holder]:
-    """The living sessions, of any process, that have the file at ``path`` open."""
-    found = (_Claim.holder(folder, session) for session in _sessions(folder))
+    """The living sessions, of any process, that have the file at ``path`` open; none where that cannot be told."""
+    try:
+        found = [_Claim.holder(folder, session) for session in _sessions(folder)]
+    except OSError:
+        return []
     wanted = os.path.realpath(path)
     return [holder for holder in found if holder and holder.path and os.path.realpath(holder.path) == wanted]
 
@@ -287,7 +290,7 @@ class _Claim:
                 return None
             held = json.loads(os.pread(descriptor, 1 << 16, 0))
             return Holder(held["pid"], held["path"], held["since"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, StorageError, ValueError, KeyError, TypeError):
             return None
         finally:
             os.close(descriptor)

@@ -220,6 +220,9 @@ def test_file_system_without_locks(path: str, monkeypatch: pytest.MonkeyPatch) -
     assert files.open_file(files.save(NEW, path, file).path).content == NEW
     said = refused(Problem.FAILED, recovery.begin, Path(path).parent / "state", Content())
     assert "locks do not work in the folder for it (XDG_STATE_HOME)" in said
+    with pytest.raises(StorageError, match="locks do not work"):
+        recovery.find(Path(path).parent / "state")
+    assert recovery.holders(Path(path).parent / "state", path) == []
 
 
 def test_vanished_file(path: str) -> None:
