@@ -257,7 +257,12 @@ class _Claim:
     @classmethod
     def new(cls, folder: Path) -> _Claim:
         for _ in range(_TRIES):
-            claim = cls.take(folder, f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}")
+            session = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+            try:
+                claim = cls.take(folder, session)
+            except StorageError:
+                (folder / f"{session}.lock").unlink(missing_ok=True)
+                raise
             if claim is not None:  # `find` of another process may be quicker than we, and take it for a dead one
                 return claim
         raise StorageError(Problem.BUSY, "other programs hold its locks")

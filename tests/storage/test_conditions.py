@@ -220,9 +220,12 @@ def test_file_system_without_locks(path: str, monkeypatch: pytest.MonkeyPatch) -
     assert files.open_file(files.save(NEW, path, file).path).content == NEW
     said = refused(Problem.FAILED, recovery.begin, Path(path).parent / "state", Content())
     assert "locks do not work in the folder for it (XDG_STATE_HOME)" in said
+    state = Path(path).parent / "state"
+    assert list(state.iterdir()) == []
+    (state / "20250101-120000-00000000.lock").touch()
     with pytest.raises(StorageError, match="locks do not work"):
-        recovery.find(Path(path).parent / "state")
-    assert recovery.holders(Path(path).parent / "state", path) == []
+        recovery.find(state)
+    assert recovery.holders(state, path) == []
 
 
 def test_vanished_file(path: str) -> None:
