@@ -6,8 +6,8 @@ seed picks: small pages lie scattered and yet leave room for large ones. Values 
 back frames returns the next version.
 """
 
-from bisect import bisect_right, insort
-from collections.abc import Container, Mapping
+from bisect import bisect_right
+from collections.abc import Container, Iterable, Iterator, Mapping
 from enum import Enum
 from functools import lru_cache
 from itertools import chain
@@ -72,6 +72,11 @@ def _multiplier(seed: int, count: int) -> int:
     return wanted
 
 
+@lru_cache
+def _inverse(seed: int, count: int) -> int:
+    return pow(_multiplier(seed, count), -1, count)
+
+
 def _shuffled(seed: int, count: int, zone: int, position: int) -> int:
     """Which of ``count`` things comes at ``position``: zone after zone of ``zone`` things from the top down, and within
     a zone in an order that the seed picks."""
@@ -92,7 +97,7 @@ def _position(seed: int, count: int, zone: int, nth: int) -> int:
     else:
         number = (count - top - 1 - nth) // zone
         base, here, start = count - top - (number + 1) * zone, zone, top + number * zone
-    return start + (nth - base - seed) * pow(_multiplier(seed, here), -1, here) % here
+    return start + (nth - base - seed) * _inverse(seed, here) % here
 
 
 class Frames(msgspec.Struct, frozen=True):
@@ -107,6 +112,8 @@ class Frames(msgspec.Struct, frozen=True):
     regions: tuple[Region, ...] = ()
     cursor: int = 0
     freed: tuple[int, ...] = ()
+    block_cursor: tuple[int, int] = (0, 0)
+    """(frames, n): of the blocks of so many frames the first n in the order are not free. It only spares a search."""
 
     @property
     def total(self) -> int:
@@ -179,27 +186,21 @@ class Frames(msgspec.Struct, frozen=True):
 
     def take_block(self, frames: int, owner: Owner) -> tuple["Frames", int]:
         """``frames`` contiguous frames, aligned to their number: the next allocator, the first frame's number."""
-        first = self.free_block(frames)
-        if first is None:
-            size = size_name(frames << FRAME_BITS)
-            raise InputError(f"The host has no free block of {size}: give it more RAM, or use smaller pages.")
-        return self._with_region(Region(first, first + frames, owner)), first
-
-    def free_block(self, frames: int) -> int | None:
-        """The first of ``frames`` free contiguous frames, aligned to their number; None where there are none."""
         spans = []
         for start, end in self.ram:
             first = -(-(start >> FRAME_BITS) // frames) * frames
             spans.append((first, max(0, ((end >> FRAME_BITS) - first) // frames)))
         count = sum(blocks for _, blocks in spans)
-        for n in range(count):
+        for n in range(self.block_cursor[1] if self.block_cursor[0] == frames else 0, count):
             nth = _shuffled(self.seed, count, max(1, GIB_FRAMES // frames), n)
             for first, blocks in spans:
                 at = first + nth * frames
                 if 0 <= nth < blocks and self._is_block_free(at, at + frames):
-                    return at
+                    taken = self._with_region(Region(at, at + frames, owner))
+                    return msgspec.structs.replace(taken, block_cursor=(frames, n + 1)), at
                 nth -= blocks
-        return None
+        size = size_name(frames << FRAME_BITS)
+        raise InputError(f"The host has no free block of {size}: give it more RAM, or use smaller pages.")
 
     def reserve(self, start: int, size: int, owner: Owner) -> "Frames":
         """The given ``size`` bytes from byte address ``start`` become ``owner``'s. Raises InputError if they cannot."""
@@ -228,26 +229,37 @@ class Frames(msgspec.Struct, frozen=True):
 
     # --- giving back
 
-    def give_back(self, first: int, count: int = 1) -> "Frames":
-        """Frames ``first`` .. are free again, ``count`` of them; those inside a region are cut out of it."""
-        end = first + count
-        if count == 1 and self.taken.get(first) is not None:
-            position, freed = self._position(first), list(self.freed)
-            if position < self.cursor:
-                insort(freed, position)
-            return msgspec.structs.replace(self, taken=self.taken.update({first: None}), freed=tuple(freed))
-        gone = {pfn: None for pfn in range(first, end) if self.taken.get(pfn) is not None}
-        regions = []
-        for region in self.regions:
-            if region.end <= first or region.first >= end:
-                regions.append(region)
-                continue
-            if region.first < first:
-                regions.append(region.part(region.first, first))
-            if end < region.end:
-                regions.append(region.part(end, region.end))
+    def give_back(self, spans: Iterable[tuple[int, int]]) -> "Frames":
+        """The frames of ``spans`` (first, count) are free again; those inside regions are cut out of them."""
+        gone, cuts = dict[int, None](), list[tuple[int, int]]()
+        for first, count in spans:
+            if count == 1 and self.taken.get(first) is not None:
+                gone[first] = None
+            else:
+                cuts.append((first, first + count))
+        if not cuts:
+            positions = (self._position(pfn) for pfn in gone)
+            freed = tuple(sorted({*self.freed, *(p for p in positions if p < self.cursor)}))
+            return msgspec.structs.replace(self, taken=self.taken.update(gone), freed=freed, block_cursor=(0, 0))
+        for first, end in cuts:
+            gone |= {pfn: None for pfn in range(first, end) if self.taken.get(pfn) is not None}
+        cuts.sort()
+        regions = tuple(part for region in self.regions for part in _without(region, cuts))
         # Frames that were part of regions may stand anywhere in the order: the search starts anew.
-        return msgspec.structs.replace(self, taken=self.taken.update(gone), regions=tuple(regions), cursor=0, freed=())
+        return Frames(self.ram, self.seed, self.taken.update(gone), regions)
+
+
+def _without(region: Region, cuts: list[tuple[int, int]]) -> Iterator[Region]:
+    """What is left of ``region`` without the frames of sorted ``cuts`` (first, end)."""
+    start = region.first
+    for first, end in cuts[max(0, bisect_right(cuts, (region.first,)) - 1) :]:
+        if first >= region.end:
+            break
+        if start < first:
+            yield region.part(start, first)
+        start = max(start, end)
+    if start < region.end:
+        yield region.part(start, region.end)
 
 
 def _first(region: Region) -> int:

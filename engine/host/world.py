@@ -4,7 +4,7 @@ Events are pure functions of states; while one is under way, the software that a
 one `World` and changes it in place. Its final ``memory`` and ``frames`` go into the next state.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from engine.arch.addresses import FRAME_BITS, FRAME_SIZE
 from engine.host.frames import Frames, Owner
@@ -86,7 +86,11 @@ class World:
         self.clear(address, size)
 
     def free(self, address: int, size: int = FRAME_SIZE) -> None:
-        self.frames = self.frames.give_back(address >> FRAME_BITS, size >> FRAME_BITS)
+        self.free_each([(address, size)])
+
+    def free_each(self, spans: Iterable[tuple[int, int]]) -> None:
+        """Give back the ``spans`` (byte address, bytes)."""
+        self.frames = self.frames.give_back([(address >> FRAME_BITS, size >> FRAME_BITS) for address, size in spans])
 
     def word(self, address: int) -> int:
         """The 8-byte word at ``address``, as the kernel reads it through its direct map.

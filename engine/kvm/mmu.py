@@ -6,6 +6,8 @@ a table (sptep_to_sp()), a page that is none of its own has none, and the kernel
 arch/x86/kvm/mmu/tdp_mmu.c, tdp_iter.c, mmu.c (reference page, sections 4 - 6).
 """
 
+from array import array
+
 import msgspec
 
 from engine.arch.addresses import FRAME_BITS
@@ -150,10 +152,9 @@ def split(world: World, module: Module, vm: Vm, large: Spte, gpa: int) -> int:
     """make_small_spte() for all of a large page: a table, not linked yet, with the same pages one level down."""
     level, small = large.level - 1, page_size(large.level - 1)
     table = allocate_table(world, module, vm.index, level, gpa)
-    part, executable = module.spte.part, module.parameters.nx_huge_pages
-    world.memory = world.memory.with_words(
-        {table + n * 8: part(large.value, n * small, level, executable=executable) for n in range(ENTRIES)}
-    )
+    first = module.spte.part(large.value, level, executable=module.parameters.nx_huge_pages)
+    parts = array("Q", range(first, first + ENTRIES * small, small))
+    world.memory = world.memory.write(table, parts.tobytes())
     return table
 
 

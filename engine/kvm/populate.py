@@ -65,13 +65,17 @@ def _fill(
     if count <= 0 or lv.level != 1:
         return 0
     host_table, sptes = _table(world, host_at), _table(world, first.address)
-    if any(host_table[host + 1 : host + 1 + count]) or any(
-        value != module.spte.absent for value in sptes[spte_slot + 1 : spte_slot + 1 + count]
-    ):
+    if any(value != module.spte.absent for value in sptes[spte_slot + 1 : spte_slot + 1 + count]):
         return 0
-    hpas = _frames(world, vm, slot, gpa, count)
-    show_image(world, slot, gpa, hpas)
+    there = host_table[host + 1 : host + 1 + count]
     flags = host_entry & ~mm.ADDRESS
+    if all(entry & ~mm.ADDRESS == flags for entry in there):
+        hpas = [entry & mm.ADDRESS for entry in there]  # the host has all of them already
+    elif any(there):
+        return 0
+    else:
+        hpas = _frames(world, vm, slot, gpa, count)
+        show_image(world, slot, gpa, hpas)
     leaf = module.spte.leaf(0, 1, host_writable=not slot.read_only, writable=True, executable=True)
     for n, hpa in enumerate(hpas, 1):
         host_table[host + n] = hpa | flags

@@ -120,17 +120,15 @@ class SpteFormat(msgspec.Struct, frozen=True, kw_only=True):
             generation >>= bits
         return spte
 
-    def part(self, spte: int, offset: int, level: int, *, executable: bool) -> int:
-        """make_small_spte(): the SPTE of ``level`` for the part at byte ``offset`` of the page that ``spte`` maps.
+    def part(self, spte: int, level: int, *, executable: bool) -> int:
+        """make_small_spte(): the SPTE of ``level`` for the first part of the page that ``spte`` maps one level up.
 
         ``executable``: a 4-KiB part may be fetched from, whatever the larger page said.
         """
-        small = spte | offset
-        if level == 1:
-            small &= ~PS
-            if executable:
-                small = small & ~self.no_execute | self.execute
-        return small
+        if level > 1:
+            return spte
+        small = spte & ~PS
+        return small & ~self.no_execute | self.execute if executable else small
 
     # --- access tracking
 

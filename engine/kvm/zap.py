@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from engine.arch.addresses import FRAME_BITS
+from engine.arch.addresses import FRAME_BITS, FRAME_SIZE
+from engine.arch.bits import U64
 from engine.host.frames import Use
-from engine.host.world import Halt, World
+from engine.host.world import Halt, Oops, World
 from engine.kvm import mmu
 from engine.kvm.memslots import Memslot
 from engine.kvm.mmu import ENTRIES, Spte, page_size
@@ -26,11 +27,13 @@ class TooFar(Halt):
     """A walk of tables that a guest has written over leads on and on."""
 
 
-def sptes(world: World, module: Module, root: Root, start: int, end: int) -> Iterator[tuple[int, Spte]]:
+def sptes(
+    world: World, module: Module, root: Root, start: int, end: int, lowest: int = 1
+) -> Iterator[tuple[int, Spte]]:
     """(GPA, SPTE) of what is present or MMIO in GPA ``start`` .. ``end`` under ``root``, a table before its entries.
 
-    What is below an SPTE that was changed meanwhile is left out; so is a table that is met again at the same level.
-    Raises TooFar for tables that a guest wrote over.
+    What is below an SPTE that was changed meanwhile is left out, and a table that is met again at the same level, and
+    tables of levels below ``lowest``. Raises TooFar for tables that a guest wrote over.
     """
     seen: set[tuple[int, int]] = set()
     foreign = 0
@@ -54,7 +57,8 @@ def sptes(world: World, module: Module, root: Root, start: int, end: int) -> Ite
             at = base + n * size
             if module.spte.is_present(value):
                 yield at, Spte(level, table + n * 8, value)
-                if not module.spte.is_leaf(value, level) and world.word(table + n * 8) == value:
+                goes_on = level > lowest and not module.spte.is_leaf(value, level)
+                if goes_on and world.word(table + n * 8) == value:
                     yield from visit(value & ADDRESS, level - 1, at)
             elif module.spte.is_mmio(value):
                 yield at, Spte(level, table + n * 8, value)
@@ -86,29 +90,43 @@ def zap(world: World, module: Module, vm: Vm, start: int, end: int) -> int:
 
 def zap_all(world: World, module: Module, vm: Vm) -> tuple[Vm, int]:
     """kvm_mmu_zap_all_fast(): all roots are invalid and freed; vCPUs load new ones. Also how many tables there were."""
-    tables = sum(_free(world, module, root.hpa, root.role.level) for root in vm.roots)
+    tables = _free(world, module, [(root.hpa, root.role.level) for root in vm.roots])
     vcpus = tuple(msgspec.structs.replace(vcpu, root=None) for vcpu in vm.vcpus)
     return msgspec.structs.replace(vm, roots=(), vcpus=vcpus, no_huge=frozenset()), tables
 
 
 def free_below(world: World, module: Module, vm: Vm, at: Spte) -> tuple[Vm, int]:
     """Give back the table that ``at`` points at and all below it (handle_removed_pt()); how many there were."""
-    count = _free(world, module, at.value & ADDRESS, at.level - 1)
+    tables = _free(world, module, [(at.value & ADDRESS, at.level - 1)])
     kept = frozenset(table for table in vm.no_huge if world.owner(table) is not None)
-    return msgspec.structs.replace(vm, no_huge=kept), count
+    return msgspec.structs.replace(vm, no_huge=kept), tables
 
 
-def _free(world: World, module: Module, table: int, level: int) -> int:
-    """Raises Oops where an entry that a guest wrote over points at what is no table of KVM, or is none any more."""
-    mmu.page_of(world, table, "handle_removed_pt()" if module.tdp_mmu else "mmu_page_zap_pte()")
-    freed = 1
-    if level > 1:
-        frame = world.memory.frame(table >> FRAME_BITS)
+def _free(world: World, module: Module, roots: list[tuple[int, int]]) -> int:
+    """Give back the tables ``roots`` (byte address, level) and all below them; how many there were.
+
+    Raises Oops where an entry that a guest wrote over points at no table of KVM, or at one that is freed already.
+    """
+    found: dict[int, None] = {}
+
+    def visit(table: int, level: int) -> None:
+        mmu.page_of(world, table, _removed(module))
+        if table in found:
+            raise Oops(_removed(module), f"the table at HPA {table:#x} is freed twice")
+        found[table] = None
+        frame = world.memory.frame(table >> FRAME_BITS) if level > 1 else None
         for value in frame if frame is not None else ():
             if module.spte.is_present(value) and not module.spte.is_leaf(value, level):
-                freed += _free(world, module, value & ADDRESS, level - 1)
-    world.free(table)
-    return freed
+                visit(value & ADDRESS, level - 1)
+
+    for root in roots:
+        visit(*root)
+    world.free_each((table, FRAME_SIZE) for table in found)
+    return len(found)
+
+
+def _removed(module: Module) -> str:
+    return "handle_removed_pt()" if module.tdp_mmu else "mmu_page_zap_pte()"
 
 
 # --- dirty logging
@@ -116,32 +134,64 @@ def _free(world: World, module: Module, table: int, level: int) -> int:
 
 def write_protect(world: World, module: Module, vm: Vm, slot: Memslot) -> int:
     """Clear W in every leaf of ``slot`` (kvm_mmu_slot_remove_write_access()); how many lost it."""
-    spte = module.spte
-    return _rewrite(
-        world,
-        {
-            at.address: at.value & ~spte.write
-            for gpa, at in _leaves(world, module, vm, slot.gpa, slot.gpa + slot.size)
-            if spte.is_present(at.value) and spte.is_writable(at.value)
-        },
-    )
+    spte, count, large = module.spte, 0, {}
+    for root in vm.roots:
+        for gpa, at in sptes(world, module, root, slot.gpa, slot.gpa + slot.size, lowest=2):
+            if not spte.is_present(at.value):
+                continue
+            if spte.is_leaf(at.value, at.level):
+                if spte.is_writable(at.value):
+                    large[at.address] = at.value & ~spte.write
+            elif at.level == 2:
+                count += _protect_table(world, module, at.value & ADDRESS, gpa, slot)
+    return count + _rewrite(world, large)
+
+
+def _protect_table(world: World, module: Module, table: int, gpa: int, slot: Memslot) -> int:
+    """The same for one level-1 table, which covers what begins at ``gpa``."""
+    import numpy as np
+
+    frame, spte = world.memory.frame(table >> FRAME_BITS), module.spte
+    if frame is None:
+        world.word(table)  # raises
+        return 0
+    first, last = (slot.gpa - gpa) >> FRAME_BITS, (slot.gpa + slot.size - gpa) >> FRAME_BITS
+    words = np.array(frame, np.uint64)
+    part = words[max(0, first) : max(0, last)]
+    if spte.software:
+        hit = part & np.uint64(spte.software) != 0
+    else:
+        is_mmio = part & np.uint64(spte.mmio_mask) == np.uint64(spte.mmio_value & spte.mmio_mask)
+        hit = (part != np.uint64(spte.absent)) & ~(is_mmio & bool(spte.mmio_mask))
+    hit &= part & np.uint64(spte.write) != 0
+    count = int(np.count_nonzero(hit))
+    if count:
+        part[hit] &= np.uint64(U64 ^ spte.write)
+        world.memory = world.memory.write(table, words.tobytes())
+    return count
 
 
 def split_all(world: World, module: Module, vm: Vm, slot: Memslot) -> int:
     """Split every large page of ``slot`` down to 4 KiB (kvm_mmu_slot_try_split_huge_pages()); how many were split."""
     count = 0
-    while True:
-        large = [
-            (gpa, at)
-            for gpa, at in _leaves(world, module, vm, slot.gpa, slot.gpa + slot.size)
-            if at.level > 1 and module.spte.is_present(at.value)
-        ]
-        if not large:
-            return count
-        for gpa, at in large:
-            mmu.page_of(world, at.address, "tdp_mmu_split_huge_page()")
-            world.write_word(at.address, module.spte.table(mmu.split(world, module, vm, at, gpa)))
-        count += len(large)
+    for root in vm.roots:
+        for gpa, at in sptes(world, module, root, slot.gpa, slot.gpa + slot.size, lowest=2):
+            count += _split(world, module, vm, gpa, at)
+    return count
+
+
+def _split(world: World, module: Module, vm: Vm, gpa: int, at: Spte) -> int:
+    """How many pages were split: the one at ``at``, if it is large, and those of its parts that still are."""
+    if at.level == 1 or not module.spte.is_present(at.value) or not module.spte.is_leaf(at.value, at.level):
+        return 0
+    mmu.page_of(world, at.address, "tdp_mmu_split_huge_page()")
+    table, size = mmu.split(world, module, vm, at, gpa), page_size(at.level - 1)
+    world.write_word(at.address, module.spte.table(table))
+    parts = world.memory.frame(table >> FRAME_BITS) if at.level > 2 else None
+    return 1 + sum(
+        _split(world, module, vm, gpa + n * size, Spte(at.level - 1, table + n * 8, value))
+        for n, value in enumerate(parts if parts is not None else ())
+    )
 
 
 HostSize = Callable[[int], int]
@@ -153,7 +203,7 @@ def recover(world: World, module: Module, vm: Vm, slot: Memslot, host_size: Host
     logging is over; how many. The next fault maps the large page."""
     count = 0
     for root in vm.roots:
-        for gpa, at in sptes(world, module, root, slot.gpa, slot.gpa + slot.size):
+        for gpa, at in sptes(world, module, root, slot.gpa, slot.gpa + slot.size, lowest=2):
             if not module.spte.is_present(at.value) or module.spte.is_leaf(at.value, at.level):
                 continue
             if mmu.largest_level(module, slot, host_size(max(gpa, slot.gpa)), gpa, root.role.level)[0] >= at.level:

@@ -91,7 +91,7 @@ def _collapse_pages(world: World, space: Space, vm: Vm, slot: Memslot, gpa: int)
     hpa = world.allocate_block(LARGE, Owner(Use.GUEST_PAGE, vm=vm.index, gfn=start >> FRAME_BITS))
     for page in old:
         _copy(world, page.hpa, hpa + page.hva - hva, FRAME_SIZE)
-        world.free(page.hpa)
+    world.free_each((page.hpa, FRAME_SIZE) for page in old)
     page = HostPage(hva=hva, hpa=hpa, size=LARGE, write=True, user=True, execute=False)
     mm.map_page(world, space.levels, space.root, page)
     return start, LARGE, ("collapse_huge_page()", f"HVA {hva:#x}: 2 MiB become one page at HPA {hpa:#x}")

@@ -27,7 +27,7 @@ MAX_VMS, MAX_VCPUS, MAX_SLOTS = 64, 288, 509
 """VMs are limited for the window's sake; the others are KVM's own: KVM_SOFT_MAX_VCPUS, KVM_USER_MEM_SLOTS."""
 
 
-MAX_POPULATED = 1 << 22
+MAX_SMALL, MAX_LARGE = 1 << 22, 1 << 14
 
 
 def _create_vm(state: State, event: ev.CreateVm, images: Images) -> Result:
@@ -56,9 +56,8 @@ def _release(state: State, world: World, slot: Memslot) -> None:
     gone = mm.unmap(world, space.levels, space.root, *slot.mapping)
     if slot.backing.placement is Placement.CONTIGUOUS:
         world.free(*contiguous(slot))
-        return
-    for page in gone:
-        world.free(page.hpa, page.size)
+    else:
+        world.free_each((page.hpa, page.size) for page in gone)
 
 
 # --- vCPUs
@@ -299,8 +298,9 @@ def _populate(state: State, event: ev.Populate, images: Images) -> Result:
         return chosen
     assert state.module is not None
     vm, slot = chosen
-    if slot.size > MAX_POPULATED * slot.backing.pages.size:
-        return Refusal(f"At most {MAX_POPULATED:,} pages are populated by one event.")
+    most = MAX_SMALL if slot.backing.pages is Pages.SMALL else MAX_LARGE
+    if slot.size > most * slot.backing.pages.size:
+        return Refusal(f"At most {most:,} of these pages are populated by one event.")
     world = world_of(state)
     done = populate(world, state.module, space_of(state), vm, vm.vcpus[event.vcpu], slot)
     told = ("kvm_vcpu_pre_fault_memory()", f"{done.faults} faults, {done.filled} further pages like them")
