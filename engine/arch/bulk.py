@@ -34,8 +34,10 @@ from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Paging
 from engine.arch.registers import CR3_LAM_U48, CR3_LAM_U57, CR4, RFLAGS_AC, Mode
 from engine.arch.rights import READ, Access, Check, Kind, compile_check
-from engine.arch.upper import BLOCK, DONE, PAGE_MASK, Registers, Seen, Through, UpperLevels
+from engine.arch.upper import BLOCK, DONE, PAGE_MASK, SPAN, Registers, Seen, Through, UpperLevels, slices
 
+Lanes = Index | slice
+"""Some of the addresses of a block, or all of them."""
 Progress = Callable[[float], None]
 """Is told how much is done, 0.0 .. 1.0, never less than before. Cancels by raising."""
 
@@ -62,9 +64,14 @@ class Translations(msgspec.Struct, frozen=True):
     def __len__(self) -> int:
         return len(self.code)
 
-    def part(self, rows: slice) -> "Translations":
-        """A view of some of the rows."""
+    def part(self, rows: slice | Index) -> "Translations":
+        """Some of the rows: a view of a slice, else a copy."""
         return Translations(*(getattr(self, name)[rows] for name in self.__struct_fields__))
+
+    def put(self, rows: Index, part: "Translations") -> None:
+        """Write ``part`` over some of the rows."""
+        for name in self.__struct_fields__:
+            getattr(self, name)[rows] = getattr(part, name)
 
 
 REASONS = {
@@ -112,7 +119,7 @@ def translate(
     out = empty(len(addresses))
     walker = ArrayWalker(memory, paging, strict=access is not None) if paging.format is not None else None
     check = compile_check(paging, access) if access is not None else PRESENCE
-    for block in blocks(len(addresses), progress):
+    for block in spans(len(addresses), progress):
         rows = out.part(block)
         linear = check_addresses(paging, addresses[block], access, rows.code)
         if walker is None:
@@ -133,10 +140,11 @@ def empty(count: int) -> Translations:
     )
 
 
-def blocks(count: int, progress: Progress | None) -> Iterator[slice]:
-    """``count`` rows a block at a time; after each of them ``progress`` is told."""
-    for start in range(0, count, BLOCK):
-        stop = min(start + BLOCK, count)
+def spans(count: int, progress: Progress | None) -> Iterator[slice]:
+    """``count`` rows a span at a time; the first, for which all is new, is short. ``progress`` is told after each."""
+    stop = 0
+    while stop < count:
+        start, stop = stop, min(stop + SPAN if stop else BLOCK, count)
         yield slice(start, stop)
         if progress is not None:
             progress(stop / count)
@@ -168,25 +176,29 @@ class ArrayWalker:
             self._shifts[lv.level] = lv.shift
 
     def walk(self, linear: Words, check: Check, out: Translations) -> None:
-        """Walk at most `BLOCK` addresses and check ``check`` at their leaves.
+        """Walk at most `SPAN` addresses and check ``check`` at their leaves.
 
         Rows of ``out`` that have a code already are those of addresses that must not be walked.
         """
+        linear = linear * (out.code == OK)  # what is not walked need not be read all over the place
+        seen, number = self._upper.find(linear)
+        for block in slices(len(linear), BLOCK):
+            self._walk_block(linear[block], seen, number[block], check, out.part(block))
+
+    def _walk_block(self, linear: Words, seen: Seen, number: Index, check: Check, out: Translations) -> None:
         last, refused = self._last, out.code.copy()
         walked = refused == OK
-        linear = linear * walked  # what is not walked need not be read all over the place
-        seen, number = self._upper.find(linear)
         offset = (linear >> U(last.shift) & U(last.index_mask)) << U(last.entry_shift)
         way = seen.way.take(number)
-        at = way & U(PAGE_MASK) | offset
-        leaf, unknown = read_entries(self._memory, last, at)
-        np.bitwise_or(page_base(last, leaf), linear & U(mask(last.page_shift - 1, 0)), out=out.physical)
-        out.code[:], out.page_shift[:], out.level[:] = 0, last.page_shift, last.level
-        special = np.flatnonzero(~plain(last, leaf, strict=self._strict) | unknown | (way & U(DONE) != 0))
-        out.code[special], _ = classify(last, leaf[special], unknown[special], strict=self._strict)
-        out.physical[special] = np.where(unknown[special], at[special], out.physical[special])
-        done = special[way[special] & U(DONE) != 0]
-        self._end_above(done, seen.take(number[done]), linear, offset, out, leaf)
+        done = way & U(DONE) != 0
+        leaf = np.empty(len(linear), np.uint64)
+        # One of the two is done for all addresses and then, for some, written over: it is the quicker that way.
+        if 2 * np.count_nonzero(done) < len(done):
+            self._read_last(slice(None), linear, offset, way, leaf, out)
+            self._end_above(np.flatnonzero(done), linear, offset, seen, number, leaf, out)
+        else:
+            self._end_above(slice(None), linear, offset, seen, number, leaf, out)
+            self._read_last(np.flatnonzero(~done), linear, offset, way, leaf, out)
         granted = way & packed_rights(leaf)
         no, key = denied(check, granted, way, leaf)
         # From here on numbers are added and multiplied: choosing by a mask without a pattern costs ten times as much.
@@ -204,18 +216,33 @@ class ArrayWalker:
         good |= ((out.code == UNKNOWN) | (out.code >= ON_ENTRY)) & walked
         np.multiply(out.physical, good, out=out.physical)
 
-    def _end_above(
-        self, lanes: Index, ends: Seen, linear: Words, offset: Words, out: Translations, leaf: Words
+    def _read_last(
+        self, lanes: Lanes, linear: Words, offset: Words, way: Words, leaf: Words, out: Translations
     ) -> None:
-        """The rows of walks that do not reach an entry of the last level."""
-        out.code[lanes], out.level[lanes], leaf[lanes] = ends.code, ends.level, ends.value
-        shift = self._shifts[ends.level]
-        low = linear[lanes] & ((U(1) << shift.astype(np.uint64)) - U(1))
-        # A table of the last level that cannot be reached fails at the entry that each address needs of it.
-        short = (ends.level == self._last.level) & (ends.code >= ON_ENTRY)
-        base = np.where(short, ends.table + offset[lanes], ends.base)
-        out.page_shift[lanes] = shift
-        out.physical[lanes] = np.where(ends.code == OK, base | low, base)
+        """The rows of walks that reach an entry of the last level, but for their rights."""
+        last, at = self._last, way[lanes] & U(PAGE_MASK) | offset[lanes]
+        entry, unknown = read_entries(self._memory, last, at)
+        physical = page_base(last, entry) | linear[lanes] & U(mask(last.page_shift - 1, 0))
+        code = np.zeros(len(entry), np.uint8)
+        odd = np.flatnonzero(~plain(last, entry, strict=self._strict) | unknown)
+        code[odd], _ = classify(last, entry[odd], unknown[odd], strict=self._strict)
+        physical[odd] = np.where(unknown[odd], at[odd], physical[odd])
+        out.code[lanes], out.physical[lanes], leaf[lanes] = code, physical, entry
+        out.level[lanes], out.page_shift[lanes] = last.level, last.page_shift
+
+    def _end_above(
+        self, lanes: Lanes, linear: Words, offset: Words, seen: Seen, number: Index, leaf: Words, out: Translations
+    ) -> None:
+        """The rows of walks that do not reach an entry of the last level, but for their rights."""
+        row = number[lanes]
+        code, level, base = seen.code.take(row), seen.level.take(row), seen.base.take(row)
+        base |= linear[lanes] & seen.low.take(row)
+        if self._nested:
+            # A table of the last level that cannot be reached fails at the entry that each address needs of it.
+            short = (level == self._last.level) & (code >= ON_ENTRY)
+            base = np.where(short, seen.table.take(row) + offset[lanes], base)
+        out.code[lanes], out.physical[lanes], leaf[lanes] = code, base, seen.value.take(row)
+        out.level[lanes], out.page_shift[lanes] = level, self._shifts.take(level)
 
     def _write_flags(
         self, check: Check, leaf: Words, seen: Seen, number: Index, offset: Words, out: Translations

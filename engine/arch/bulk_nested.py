@@ -6,15 +6,15 @@ dirty flags are not written, so tables that hold each other's flags are read as 
 
 import numpy as np
 
-from engine.arch.arrays import OK, ON_ENTRY, ON_PAGE, UNKNOWN, Code, Index, Right, Small, U, Words, pdpte_registers
-from engine.arch.bulk import CODES, ArrayWalker, Progress, Translations, blocks, check_addresses, empty
+from engine.arch.arrays import OK, ON_ENTRY, ON_PAGE, UNKNOWN, Code, Right, Small, U, Words, pdpte_registers
+from engine.arch.bulk import CODES, ArrayWalker, Progress, Translations, check_addresses, empty, spans
 from engine.arch.faults import Reason
 from engine.arch.memory import PhysicalMemory
 from engine.arch.nested_walk import GuestPhysical
 from engine.arch.paging import Paging
 from engine.arch.rights import READ, Access, Check, compile_check
 from engine.arch.second_stage import SecondStage, final_check
-from engine.arch.upper import BLOCK, Located, Registers
+from engine.arch.upper import SPAN, Located, Registers, slices
 
 
 class SecondWalker:
@@ -25,7 +25,7 @@ class SecondWalker:
         self._second = second
 
     def walk(self, addresses: Words, check: Check, out: Translations) -> None:
-        """Walk at most `BLOCK` addresses; rows of ``out`` that have a code already are left alone.
+        """Walk at most `SPAN` addresses; rows of ``out`` that have a code already are left alone.
 
         Addresses out of reach are `Code.NOT_PRESENT` at level 0.
         """
@@ -36,8 +36,7 @@ class SecondWalker:
 
     def locate(self, tables: Words) -> Located:
         out = empty(len(tables))
-        for start in range(0, len(tables), BLOCK):
-            block = slice(start, start + BLOCK)
+        for block in slices(len(tables), SPAN):
             self.walk(tables[block], self._second.table, out.part(block))
         fixed = np.zeros(len(tables), np.uint8)
         if self._second.update_needs:
@@ -68,7 +67,7 @@ def translate_physical(
     addresses = np.ascontiguousarray(addresses, np.uint64)
     wanted = check or final_check(second, access, 3, True)
     out, walker = empty(len(addresses)), SecondWalker(memory, second)
-    for block in blocks(len(addresses), progress):
+    for block in spans(len(addresses), progress):
         walker.walk(addresses[block], wanted, out.part(block))
     return out
 
@@ -94,7 +93,7 @@ def translate_nested(
         walker = ArrayWalker(memory, guest, through=through, pdptes=guest_pdptes(memory, guest, second))
         check = compile_check(guest, access)
     finals = [final_check(second, access, guest.registers.cpl, user) for user in (False, True)]
-    for block in blocks(len(addresses), progress):
+    for block in spans(len(addresses), progress):
         rows = out.part(block)
         linear = check_addresses(guest, addresses[block], access, rows.code)
         if walker is None or check is None:
@@ -102,24 +101,29 @@ def translate_nested(
         else:
             walker.walk(linear, check, rows)
         if finals[0] == finals[1]:
-            _finish(through, finals[0], rows, np.flatnonzero(rows.code == OK))
+            _finish(through, finals[0], rows)
         else:
             user = rows.rights & np.uint16(Right.U) != 0
-            for final, lanes in zip(finals, (~user, user), strict=True):
-                _finish(through, final, rows, np.flatnonzero(lanes & (rows.code == OK)))
+            for final, lanes in zip(finals, (np.flatnonzero(~user), np.flatnonzero(user)), strict=True):
+                some = rows.part(lanes)
+                _finish(through, final, some)
+                rows.put(lanes, some)
     return out
 
 
-def _finish(through: SecondWalker, final: Check, rows: Translations, lanes: Index) -> None:
-    """Take some ``lanes`` from the guest-physical addresses in ``rows`` to host-physical ones."""
-    gpa, page = rows.physical[lanes], empty(len(lanes))
-    through.walk(gpa, final, page)
-    ok = page.code == OK
-    rows.physical[lanes] = np.where(ok | (page.code == UNKNOWN), page.physical, gpa)
-    rows.code[lanes] = flagged(page.code, ON_PAGE)
-    rows.level[lanes] = page.level
-    rows.page_shift[lanes] = np.minimum(rows.page_shift[lanes], page.page_shift)
-    rows.rights[lanes] &= page.rights | ok * np.uint16(GUEST_RIGHTS)
+def _finish(through: SecondWalker, final: Check, rows: Translations) -> None:
+    """Take ``rows`` from guest-physical addresses to host-physical ones, as far as the guest let them through."""
+    page = empty(len(rows))
+    page.code[:] = rows.code
+    through.walk(rows.physical, final, page)
+    walked = rows.code == OK
+    gave = page.code == OK
+    here = gave | (page.code == UNKNOWN) & walked
+    np.add(rows.physical * ~here, page.physical, out=rows.physical)
+    np.add(rows.level * ~walked, page.level, out=rows.level)
+    np.add(rows.code, flagged(page.code, ON_PAGE) * walked, out=rows.code)
+    np.multiply(np.minimum(rows.page_shift, page.page_shift), gave, out=rows.page_shift)
+    np.multiply(rows.rights & (page.rights | np.uint16(GUEST_RIGHTS)), gave, out=rows.rights)
 
 
 GUEST_RIGHTS = 0xFFFF & ~(Right.R | Right.W | Right.X)

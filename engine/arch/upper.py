@@ -5,6 +5,7 @@ with those above it once, when the first address leads to it; after that a level
 What has been seen is forgotten when it grows too large, so that the memory it takes is bounded.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -32,11 +33,13 @@ from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Level, Paging
 
 BLOCK = 1 << 16
-"""Addresses walked at a time: their columns stay in the second-level cache."""
+"""Addresses worked on at a time: their columns stay in the second-level cache."""
+SPAN = 1 << 17
+"""Addresses for which new entries are read at a time, for each time costs something."""
 ROOM = 1 << 6
 """Rows there is room for at first."""
 MOST_SEEN = 1 << 14
-"""Entries remembered of a level before all is forgotten, those of the last block aside."""
+"""Entries remembered of a level before all is forgotten, those of the last addresses aside."""
 
 
 DONE = 1 << 4
@@ -66,6 +69,15 @@ Registers = tuple[Words, Small, Words]
 """Four PDPTE registers as `pdpte_registers` gives them."""
 
 
+_NONE = np.zeros(0, np.int64)
+
+
+def slices(count: int, size: int) -> Iterator[slice]:
+    """``count`` rows in pieces of ``size``."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
 class Seen:
     """Entries of one level that addresses have led to, and what is known there. Columns, views of two arrays.
 
@@ -73,17 +85,18 @@ class Seen:
     ends, be it because the next table cannot be reached. ``table``: the next table's address, or that of the entry at
     which the walk has ended; ``host``: where the next table lies in memory. ``granted``: the packed rights of the
     entries above that table, or above the leaf. ``value``: the leaf; ``base``: the address of its page, or the one that
-    a fault is about. ``way``: of a table of the last level ``host``, with ``granted`` and `DONE` in its low bits, which
-    is all that most addresses need.
+    a fault is about, and ``low`` the bits of an address below that. ``way``: of a table of the last level ``host`` with
+    ``granted`` and `DONE` in its low bits, which is all that most addresses need.
     """
 
     __slots__ = (
-        "_small", "_words", "base", "code", "done", "fixed", "granted", "host", "level", "table", "value", "way",
+        "_small", "_words", "base", "code", "done", "fixed", "granted", "host", "level", "low", "table", "value",
+        "way",
     )  # fmt: skip
 
     def __init__(self, words: Words, small: Small) -> None:
         self._words, self._small = words, small
-        self.table, self.host, self.granted, self.value, self.base, self.way = words
+        self.table, self.host, self.granted, self.value, self.base, self.low, self.way = words
         self.level, self.code, self.fixed, self.done = small
 
     def __len__(self) -> int:
@@ -91,7 +104,7 @@ class Seen:
 
     @classmethod
     def room(cls, rows: int) -> "Seen":
-        return cls(np.zeros((6, rows), np.uint64), np.zeros((4, rows), np.uint8))
+        return cls(np.zeros((7, rows), np.uint64), np.zeros((4, rows), np.uint8))
 
     def grown(self) -> "Seen":
         """With room for twice as many rows."""
@@ -170,20 +183,24 @@ class UpperLevels:
         """Where addresses whose walk has ended read on, to no purpose and no harm."""
 
     def find(self, linear: Words) -> tuple[Seen, Index]:
-        """What has been seen below the upper levels, and which row of it each of at most `BLOCK` addresses leads to."""
+        """What has been seen below the upper levels, and which row of it each of at most `SPAN` addresses leads to."""
         if max(self._used) > MOST_SEEN:
             self._forget()
-        found: NDArray[np.int64 | np.int32] = np.zeros(0, np.int64)
+        found = np.zeros(len(linear), np.int64)
         for depth, lv in enumerate(self._levels):
-            slot = (linear >> U(lv.shift) & U(lv.index_mask)).view(np.int64)
-            if depth:
-                slot += found
-            found = self._numbers[depth].take(slot, mode="clip")
-            unseen = np.flatnonzero(found == 0)
-            if len(unseen):
-                self._see(depth, slot[unseen])
-                found[unseen] = self._numbers[depth].take(slot[unseen])
-        return self._seen[-1], found.astype(np.int64)
+            unseen: list[tuple[Index, Index]] = [(_NONE, _NONE)]
+            for block in slices(len(linear), BLOCK):
+                slot = (linear[block] >> U(lv.shift) & U(lv.index_mask)).view(np.int64)
+                slot += found[block]
+                found[block] = self._numbers[depth].take(slot, mode="clip")
+                new = np.flatnonzero(found[block] == 0)
+                if len(new):
+                    unseen.append((new + block.start, slot[new]))
+            if len(unseen) > 1:
+                lanes, slots = (np.concatenate(parts) for parts in zip(*unseen, strict=True))
+                self._see(depth, slots)
+                found[lanes] = self._numbers[depth].take(slots)
+        return self._seen[-1], found
 
     def _see(self, depth: int, slots: Index) -> None:
         """Read the entries in some slots of the tables of a level."""
@@ -219,12 +236,13 @@ class UpperLevels:
             code, leaf = classify(lv, value, unknown, strict=self._strict)
         good = code == OK
         entries.base[on] = np.where(good, page_base(lv, value), at)
+        entries.low[on] = good * U(lv.span - 1)
         entries.table[on] += offset[on]
         table = good & ~leaf
         if self._through is not None:
             fixed = table & (entries.fixed[on] != 0) & (value & U(lv.accessed) != U(lv.accessed))
             code[fixed] = Code.RIGHTS | ON_ENTRY
-            entries.base[on[fixed]] = entries.table[on[fixed]]
+            entries.base[on[fixed]], entries.low[on[fixed]] = entries.table[on[fixed]], 0
             table &= ~fixed
         entries.code[on], entries.value[on], entries.done[on] = code, value, 1
         entries.host[on] = self._parking
@@ -247,5 +265,5 @@ class UpperLevels:
         if self._through is not None:
             host, code, fixed = self._through.locate(table)
             entries.code[on], entries.fixed[on], entries.done[on] = code, fixed, code != OK
-            entries.base[on] = host  # of bytes that are unknown, if they are
+            entries.base[on], entries.low[on] = host, 0  # of bytes that are unknown, if they are
             entries.host[on] = np.where(code == OK, host, self._parking)
