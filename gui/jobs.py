@@ -2,14 +2,18 @@
 
 Work is a function of a `Report`. It calls the report now and then; where the user has cancelled, that call raises
 `Cancelled` and the work unwinds. What it returns comes back as a value, on the window's thread.
+
+A Qt object must not die in a worker. So from the first job on Python's cyclic garbage is collected on the window's
+thread only, by a timer, and what work refers to is let go there, a while after the work has ended.
 """
 
+import gc
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
-from PySide6.QtCore import QCoreApplication, QObject, Signal
+from PySide6.QtCore import QCoreApplication, QObject, QTimer, Signal
 
 from engine.errors import InputError
 
@@ -17,6 +21,8 @@ T = TypeVar("T")
 INTERVAL = 0.05
 """Seconds between two reports of progress that are passed on."""
 WORKERS = 2
+COLLECT = 500
+"""Milliseconds between two looks whether garbage should be collected."""
 
 
 class Cancelled(Exception):
@@ -63,6 +69,10 @@ class Report:
             self._tell(self._job)
 
 
+_alive: list["Jobs"] = []
+"""All that have workers: while there are any, nobody else collects garbage."""
+
+
 class Jobs(QObject):
     """Runs jobs and tells of them. All its methods and call-backs belong to the window's thread."""
 
@@ -77,6 +87,15 @@ class Jobs(QObject):
         super().__init__(parent)
         self._pool = ThreadPoolExecutor(WORKERS, "walkscope")
         self._running: dict[Job, _CallBacks] = {}
+        self._work: dict[Job, object] = {}
+        """Work that a worker may still refer to."""
+        self._ended_work: list[object] = []
+        self._let_go: list[object] = []
+        _alive.append(self)
+        gc.disable()
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(self._collect)
+        self._timer.start(COLLECT)
         # Emitted by workers: the receiver lives in the window's thread, so Qt queues them.
         self._progressed.connect(self._on_progress)
         self._ended.connect(self._on_end)
@@ -104,6 +123,7 @@ class Jobs(QObject):
         self.cancel(key)
         job = Job(text, key)
         self._running[job] = _CallBacks(done, failed, stopped)
+        self._work[job] = work
         self._pool.submit(self._run, job, work)
         self.changed.emit()
         return job
@@ -129,6 +149,11 @@ class Jobs(QObject):
         """Cancel everything and wait until the workers have ended; nothing can be started after that."""
         self.cancel()
         self._pool.shutdown(cancel_futures=True)
+        self._timer.stop()
+        if self in _alive:
+            _alive.remove(self)
+        if not _alive:
+            gc.enable()
 
     def _run(self, job: Job, work: Callable[[Report], Any]) -> None:
         result: Any = None
@@ -144,7 +169,17 @@ class Jobs(QObject):
         if job in self._running:
             self.changed.emit()
 
+    def _collect(self) -> None:
+        """As Python itself would, but here. What ended before the last look has been let go by its worker by now."""
+        self._let_go, self._ended_work = self._ended_work, []
+        counts, limits = gc.get_count(), gc.get_threshold()
+        for generation in (2, 1, 0):
+            if counts[generation] > limits[generation]:
+                gc.collect(generation)
+                break
+
     def _on_end(self, job: Job, result: Any, error: Exception | None) -> None:
+        self._ended_work.append(self._work.pop(job, None))
         if job not in self._running:
             return
         call = self._running.pop(job)

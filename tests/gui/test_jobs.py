@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from PySide6.QtCore import QObject
 from pytestqt.qtbot import QtBot
 
 from engine.errors import InputError
@@ -118,3 +119,32 @@ def test_bad_input_is_a_sentence_and_a_fault_of_ours_is_a_report(qtbot: QtBot, j
     qtbot.waitUntil(lambda: bool(sentences and crashes))
     assert sentences == ["This is no image."]
     assert isinstance(crashes[0], ZeroDivisionError)
+
+
+def test_garbage_with_qt_objects_in_it_dies_on_the_windows_thread(qtbot: QtBot) -> None:
+    """A worker that makes much garbage does not collect a cycle which holds a Qt object; the timer does."""
+    died: list[int] = []
+
+    class Cycle(QObject):
+        def __init__(self) -> None:
+            super().__init__()
+            self.me = self
+
+        def __del__(self) -> None:
+            died.append(threading.get_ident())
+
+    def work(report: Report) -> int:
+        return len([[n] for n in range(200_000)])
+
+    jobs = Jobs()
+    try:
+        Cycle()
+        done: list[int] = []
+        jobs.start("garbage", work, done.append, key="garbage")
+        qtbot.waitUntil(lambda: bool(done), timeout=5000)
+        keep = [[n] for n in range(2_000)]
+        qtbot.waitUntil(lambda: bool(died), timeout=5000)
+        assert died == [threading.get_ident()]
+        assert len(keep) == 2_000
+    finally:
+        jobs.stop()
