@@ -1,13 +1,19 @@
 """Ranges of guest-physical addresses seen through the second stage, whose own ranges cut and change them."""
 
+from collections.abc import Iterator
+
 import msgspec
 import numpy as np
 
-from engine.arch.arrays import OK, ON_PAGE, UNKNOWN, Code, Right, U
+from engine.arch.arrays import OK, ON_PAGE, UNKNOWN, Code, Index, Right, U, Words
 from engine.arch.bits import mask
 from engine.arch.bulk_nested import GUEST_RIGHTS, flagged
-from engine.arch.layers import Rows, joined, spread
+from engine.arch.layers import MOST_ROWS, Rows, joined, merged, spread
 from engine.arch.second_stage import Kind2, SecondStage
+from engine.arch.upper import slices
+
+PIECES = 1 << 18
+"""Ranges given at a time."""
 
 
 class Behind:
@@ -15,6 +21,7 @@ class Behind:
 
     def __init__(self, second: SecondStage, rows: Rows) -> None:
         width = second.paging.width
+        self._left = MOST_ROWS
         self._width = width if second.reach > width else 64  # beyond it the format ignores bits of an address
         none = np.zeros(1, np.uint64)
         small = none.astype(np.uint8)
@@ -35,11 +42,13 @@ class Behind:
             code=flagged(code, ON_PAGE),
         )
 
-    def see(self, rows: Rows) -> Rows:
-        """``rows`` of guest-linear ranges with host-physical targets; what is a gap of the guest stays as it is."""
+    def see(self, rows: Rows) -> Iterator[Rows]:
+        """``rows`` of guest-linear ranges with host-physical targets, some at a time, all in order of address.
+
+        What is a gap of the guest stays as it is.
+        """
         page = rows.code == OK
-        found = joined([self._behind(self._within_reach(rows.take(page))), rows.take(~page)])
-        return found.take(np.argsort(found.start, kind="stable"))
+        return merged(rows.take(~page), self._behind(self._within_reach(rows.take(page))))
 
     def _within_reach(self, pages: Rows) -> Rows:
         """Cut where an address has gone beyond the bits that are translated, and starts anew."""
@@ -54,11 +63,27 @@ class Behind:
         start = pages.start[owner] + (begin - pages.target[owner])
         return msgspec.structs.replace(pages.take(owner), start=start, size=size, target=begin)
 
-    def _behind(self, pages: Rows) -> Rows:
+    def _behind(self, pages: Rows) -> Iterator[Rows]:
         gpa = pages.target & U(mask(self._width - 1, 0))
         last = gpa + (pages.size - U(1))
         first, end = (np.searchsorted(self._parts.start, at, side="right") for at in (gpa, last))
-        number, owner = spread(first - 1, end)
+        ends = np.cumsum(end - first + 1)  # of the pieces of each page, counted over all pages
+        whole = int(np.searchsorted(ends, self._left, side="right"))  # pages that are not too many
+        total = int(ends[whole - 1]) if whole else 0
+        self._left -= total
+        for piece in slices(total, PIECES):
+            number = np.arange(piece.start, piece.stop)
+            owner = np.searchsorted(ends, number, side="right")
+            yield self._pieces(pages, gpa, last, owner, end[owner] - (ends[owner] - number))
+        beyond = pages.take(slice(whole, None))
+        if len(beyond):
+            self._left = 0
+            yield msgspec.structs.replace(
+                beyond, code=np.full(len(beyond), Code.LIMIT | ON_PAGE, np.uint8), rights=beyond.rights * np.uint16(0)
+            )
+
+    def _pieces(self, pages: Rows, gpa: Words, last: Words, owner: Index, number: Index) -> Rows:
+        """The pieces of pages ``owner`` that lie in parts ``number``."""
         pages, parts = pages.take(owner), self._parts.take(number)
         begin = np.maximum(gpa[owner], parts.start)
         ahead = begin - gpa[owner]

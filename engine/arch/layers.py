@@ -6,6 +6,8 @@ leaves of a node become rows once: runs of slots that map one stretch of memory 
 for one reason.
 """
 
+from collections.abc import Iterator
+
 import msgspec
 import numpy as np
 
@@ -291,3 +293,15 @@ def spread(first: Index, end: Index) -> tuple[Index, Index]:
     owner = np.repeat(np.arange(len(counts)), counts)
     before = np.cumsum(counts) - counts
     return np.arange(len(owner)) + (first - before)[owner], owner
+
+
+def merged(own: Rows, blocks: Iterator[Rows]) -> Iterator[Rows]:
+    """``own`` rows among those of ``blocks``, all of them in order of address."""
+    start = 0
+    for block in blocks:
+        stop = int(np.searchsorted(own.start, block.start[-1]))
+        both = joined([own.take(slice(start, stop)), block])
+        yield both.take(np.argsort(both.start, kind="stable")) if stop > start else block
+        start = stop
+    if start < len(own):
+        yield own.take(slice(start, None))

@@ -14,7 +14,7 @@ from engine.arch.arrays import OK, Code, Index, Right, RightsColumn, Small, U, W
 from engine.arch.behind import Behind
 from engine.arch.bulk import Progress
 from engine.arch.bulk_nested import SecondWalker, guest_pdptes
-from engine.arch.layers import NO_ROWS, Layer, Rows, joined, read_layers, spread
+from engine.arch.layers import NO_ROWS, Layer, Rows, joined, merged, read_layers, spread
 from engine.arch.memory import PhysicalMemory
 from engine.arch.paging import Paging
 from engine.arch.second_stage import SecondStage
@@ -115,7 +115,8 @@ def _rows(
         return _joining(_tables(memory, paging, None, pdptes, progress))
     through, pdptes = SecondWalker(memory, second), guest_pdptes(memory, paging, second)
     behind = Behind(second, joined([NO_ROWS, *_rows(memory, second.paging, None, None)]))
-    return _joining(map(behind.see, _tables(memory, paging, through, pdptes, progress)))
+    blocks = _tables(memory, paging, through, pdptes, progress)
+    return _joining(seen for block in blocks for seen in behind.see(block))
 
 
 def _tables(
@@ -185,7 +186,7 @@ def _place(layers: list[Layer], weights: list[Words], depth: int, nodes: Index, 
     for start, stop in pairwise([0, *(np.flatnonzero(new) + 1).tolist(), len(nodes)]):
         if heavy[start]:
             own, children, below = _below(layers[depth], nodes[start:stop], at[start:stop])
-            yield from _merged(own, _place(layers, weights, depth + 1, children, below))
+            yield from merged(own, _place(layers, weights, depth + 1, children, below))
         elif weight[start:stop].any():
             yield _place_all(layers[depth:], nodes[start:stop], at[start:stop])
 
@@ -207,18 +208,6 @@ def _below(layer: Layer, nodes: Index, at: Words) -> tuple[Rows, Index, Words]:
     edges, parent = spread(layer.first_edge[nodes], layer.first_edge[nodes + 1])
     placed = msgspec.structs.replace(own, start=own.start + at[owner])
     return placed, layer.child[edges], layer.offset[edges] + at[parent]
-
-
-def _merged(own: Rows, blocks: Iterator[Rows]) -> Iterator[Rows]:
-    """``own`` rows among those of ``blocks``, all of them in order of address."""
-    start = 0
-    for block in blocks:
-        stop = int(np.searchsorted(own.start, block.start[-1]))
-        both = joined([own.take(slice(start, stop)), block])
-        yield both.take(np.argsort(both.start, kind="stable")) if stop > start else block
-        start = stop
-    if start < len(own):
-        yield own.take(slice(start, None))
 
 
 def _coalesced(rows: Rows) -> Rows:

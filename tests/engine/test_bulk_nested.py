@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.arch import behind
 from engine.arch.arrays import ON_ENTRY, ON_PAGE, Code, Right
 from engine.arch.bits import bit
 from engine.arch.bulk import CODES
@@ -203,3 +204,19 @@ def test_guest_frames_beyond_the_reach_of_32_bit_nested_tables_start_anew() -> N
     found = mappings(SparseMemory(ZERO).with_words(words), guest, second)
     runs = zip(found.va.tolist(), found.pa.tolist(), found.size.tolist(), found.page_shift.tolist(), strict=True)
     assert list(runs) == [(0, 0, 4 << 30, 22), (4 << 30, 0, 4 << 30, 22)]
+
+
+@given(seed=SEEDS)
+def test_two_stages_in_pieces_of_any_size_and_with_a_limit(seed: int) -> None:
+    case = without_denials(random_nested(seed, Vendor.AMD, Mode.LEVEL4))
+    whole = mappings(*case)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(behind, "PIECES", 3)
+        pieces = mappings(*case)
+        patch.setattr(behind, "MOST_ROWS", 10)
+        limited = mappings(*case)
+    for name in ("va", "pa", "size", "page_shift", "rights"):
+        assert getattr(pieces, name).tolist() == getattr(whole, name).tolist()
+    assert pieces.gaps.va.tolist() == whole.gaps.va.tolist()
+    for address in places(whole):
+        assert listed(limited, address) in (listed(whole, address), (Code.LIMIT | ON_PAGE, 0, 0, 0)), hex(address)
