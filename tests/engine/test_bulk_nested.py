@@ -143,9 +143,7 @@ PAGED = [(mode, False) for mode in Mode] + [(Mode.PAE, True)]
 @pytest.mark.parametrize("vendor", list(Vendor))
 @pytest.mark.parametrize(("mode", "pdptes"), PAGED)
 @given(seed=SEEDS)
-def test_equal_to_the_two_dimensional_walk_faults_included(
-    seed: int, mode: Mode, pdptes: bool, vendor: Vendor
-) -> None:
+def test_equal_to_the_two_dimensional_walk_faults_included(seed: int, mode: Mode, pdptes: bool, vendor: Vendor) -> None:
     case = random_nested(seed, vendor, mode, pdptes=pdptes)
     addresses, access = random_addresses(seed, case.guest, 60), random_access(seed)
     found = rows(translate_nested(*case, addresses, access))
