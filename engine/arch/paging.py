@@ -49,15 +49,13 @@ class Level(msgspec.Struct, frozen=True):
     page_illegal: tuple[Illegal, ...]
     format: LevelFormat
     setting: Setting
-    hot: tuple[int, int, int, int, int, int, int, int, tuple[Illegal, ...], tuple[Illegal, ...], int, int] = (
-        msgspec.field(default=(0,) * 8 + ((), (), 0, 0))
-    )
+    hot: tuple[int, int, int, int, int, int, int, int, int, bool, int, int] = (0,) * 9 + (False, 0, 0)
     """What a walk reads at every level, together: unpacking a tuple costs a fraction of as many attribute reads."""
 
     def __post_init__(self) -> None:
         hot = (
-            self.shift, self.index_mask, self.entry_shift, self.present, self.leaf, self.neutral,
-            self.table_reserved, self.page_reserved, self.table_illegal, self.page_illegal, self.table_address,
+            self.level, self.shift, self.index_mask, self.entry_shift, self.present, self.leaf, self.neutral,
+            self.table_reserved, self.page_reserved, bool(self.table_illegal or self.page_illegal), self.table_address,
             self.accessed,
         )  # fmt: skip
         msgspec.structs.force_setattr(self, "hot", hot)

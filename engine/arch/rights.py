@@ -80,15 +80,16 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     shadow_stack: bool = False
     reports_fetch: bool = False
     """The fault tells that it was a fetch (#PF: SMEP, or PAE with NXE)."""
+    is_special: bool = False
+    """More than the three masks decides; follows from the rest."""
 
     @property
     def keyed(self) -> bool:
         return bool(self.denied_keys_user | self.denied_keys_supervisor)
 
-    @property
-    def is_special(self) -> bool:
-        """More than the three masks decides."""
-        return self.shadow_stack or bool(self.denied_keys_user | self.denied_keys_supervisor)
+    def __post_init__(self) -> None:
+        special = self.shadow_stack or bool(self.denied_keys_user | self.denied_keys_supervisor)
+        msgspec.structs.force_setattr(self, "is_special", special)
 
     def allows(self, every: int, some: int, tables: int, leaf: int) -> bool:
         """``every``/``some``: AND/OR of all entries; ``tables``: AND of those above the leaf."""

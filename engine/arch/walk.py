@@ -278,13 +278,13 @@ def descend(
     own_rows = stage is not _NESTED
     for lv in levels:
         (
-            shift, index_mask, entry_shift, present, leaf, neutral, table_reserved, page_reserved, table_illegal,
-            page_illegal, table_address, accessed,
+            number, shift, index_mask, entry_shift, present, leaf, neutral, table_reserved, page_reserved, has_illegal,
+            table_address, accessed,
         ) = lv.hot  # fmt: skip
         index = (address >> shift) & index_mask
         at = base + (index << entry_shift)
         if own_rows:
-            row = lv.level
+            row = number
         if through is not None:
             target = at
             found = through.entry(trail, at, row)
@@ -304,10 +304,11 @@ def descend(
             add(Step(stage, lv, index, at, value, Rule.NOT_PRESENT, row, target))
             return Stop(Reason.NOT_PRESENT, address=at)
         is_leaf = value & leaf
-        for illegal in page_illegal if is_leaf else table_illegal:
-            if value & illegal.mask == illegal.value:
-                add(Step(stage, lv, index, at, value, Rule.MISCONFIGURED, row, target))
-                return Stop(Reason.MISCONFIGURED, address=at, why=illegal.why)
+        if has_illegal:
+            for illegal in lv.page_illegal if is_leaf else lv.table_illegal:
+                if value & illegal.mask == illegal.value:
+                    add(Step(stage, lv, index, at, value, Rule.MISCONFIGURED, row, target))
+                    return Stop(Reason.MISCONFIGURED, address=at, why=illegal.why)
         reserved = value & (page_reserved if is_leaf else table_reserved)
         if reserved:
             add(Step(stage, lv, index, at, value, Rule.RESERVED, row, target))
