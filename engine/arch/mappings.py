@@ -113,10 +113,34 @@ def _rows(
     if second is None:
         pdptes = pdpte_registers(memory, paging) if paging.pdptes_are_registers else None
         return _joining(_tables(memory, paging, None, pdptes, progress))
+    flattening, guest = _Share(progress, 0.0, 0.25), _Share(progress, 0.25, 0.75)
     through, pdptes = SecondWalker(memory, second), guest_pdptes(memory, paging, second)
-    behind = Behind(second, joined([NO_ROWS, *_rows(memory, second.paging, None, None)]))
-    blocks = _tables(memory, paging, through, pdptes, progress)
-    return _joining(seen for block in blocks for seen in behind.see(block))
+    behind = Behind(second, joined([NO_ROWS, *_rows(memory, second.paging, None, flattening)]))
+    return _joining(_seen(behind, _tables(memory, paging, through, pdptes, guest), guest))
+
+
+def _seen(behind: Behind, blocks: Iterable[Rows], progress: "_Share") -> Iterator[Rows]:
+    for block in blocks:
+        for rows in behind.see(block):
+            yield rows
+            progress.again()
+
+
+class _Share:
+    """A part of the work, as a `Progress` that tells how much is done of all of it."""
+
+    def __init__(self, progress: Progress | None, start: float, size: float) -> None:
+        self._progress, self._start, self._size = progress, start, size
+        self._told = start
+
+    def __call__(self, done: float) -> None:
+        self._told = self._start + self._size * done
+        self.again()
+
+    def again(self) -> None:
+        """Nothing new, but it may be cancelled."""
+        if self._progress is not None:
+            self._progress(self._told)
 
 
 def _tables(
@@ -132,7 +156,7 @@ def _tables(
         none = np.zeros(1, np.uint8)
         yield Rows(zero, size, zero, none, np.full(1, Right.ALL, np.uint16), none)
         return
-    reading = progress and (lambda done: progress(READING * done))
+    reading, placing = _Share(progress, 0.0, READING), _Share(progress, READING, 1 - READING)
     layers = read_layers(memory, paging, reading, through=through, pdptes=pdptes)
     weights = _weights(layers)
     total = int(weights[0][0])
@@ -144,8 +168,7 @@ def _tables(
     for block in _place(layers, weights, 0, np.zeros(1, np.int64), np.zeros(1, np.uint64)):
         yield block
         placed += len(block)
-        if progress is not None:
-            progress(READING + (1 - READING) * placed / total)
+        placing(placed / total)
 
 
 def _joining(blocks: Iterable[Rows]) -> Iterator[Rows]:

@@ -218,3 +218,16 @@ def test_two_stages_in_pieces_of_any_size_and_with_a_limit(seed: int) -> None:
     assert pieces.gaps.va.tolist() == whole.gaps.va.tolist()
     for address in places(whole):
         assert listed(limited, address) in (listed(whole, address), (Code.LIMIT | ON_PAGE, 0, 0, 0)), hex(address)
+
+
+def test_progress_through_two_stages_never_goes_back() -> None:
+    case = random_nested(5, Vendor.AMD, Mode.LEVEL4)
+    addresses = np.tile(random_addresses(5, case.guest, 1000), 500)
+    for work in (
+        lambda progress: mappings(*case, progress=progress),
+        lambda progress: translate_nested(*case, addresses, progress=progress),
+    ):
+        told: list[float] = []
+        work(told.append)
+        assert told == sorted(told)
+        assert told[-1] == 1.0
