@@ -10,14 +10,17 @@ from enum import IntEnum
 import msgspec
 import numpy as np
 
-from engine.arch.addresses import grouped
+from engine.arch.addresses import grouped, size_name
 from engine.arch.arrays import Right, U
 from engine.arch.basis import Basis, Ground, assumed, manual
 from engine.arch.bulk_nested import translate_physical
 from engine.arch.mappings import mappings
+from engine.arch.paging import Paging
 from engine.arch.registers import Vendor
 from engine.effects.compare import Class, Side, classify_exposed, considered, side
+from engine.effects.leaves import cache_bits, leaves
 from engine.effects.owners import owners_of
+from engine.effects.reaction import own_walk
 from engine.kvm.vm import Vcpu, Vm
 from engine.machine.state import Refusal, State
 
@@ -217,6 +220,63 @@ def _writable_and_executable(state: State) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _stages(state: State) -> Iterator[tuple[Paging, Vm | None]]:
+    """The tables that are worth a look by themselves: an image's, and each root of a VM as KVM built it."""
+    if state.image is not None and state.paging.format is not None:
+        yield state.paging, None
+    seen: set[int] = set()
+    for vm, vcpu in _vcpus(state):
+        if vcpu.root is None or vcpu.root.hpa in seen:
+            continue
+        seen.add(vcpu.root.hpa)
+        here = side(state, vm.index, vcpu.index)
+        if not isinstance(here, Refusal):
+            yield own_walk(here).paging, vm
+
+
+def _aliases(state: State) -> Iterator[Finding]:
+    """One page mapped with two sets of cache bits: where their memory types differ, the outcome is undefined."""
+    for paging, vm in _stages(state):
+        for rows in leaves(state.memory, paging):
+            order = np.lexsort((cache_bits(rows), rows.page))
+            page, kind, address = rows.page[order], cache_bits(rows)[order], rows.address[order]
+            hit = np.flatnonzero((page[1:] == page[:-1]) & (kind[1:] != kind[:-1]))
+            if len(hit):
+                first, second = int(address[hit[0]]), int(address[hit[0] + 1])
+                yield Finding(
+                    "memory-type-alias", Severity.WARNING, "A page is mapped with different cache bits",
+                    f"{_count(len(np.unique(page[hit])), 'page')} of {size_name(1 << rows.level.page_shift)} can be "
+                    "reached by entries whose cache bits differ, and so may select different memory types.",
+                    (
+                        Evidence("page", grouped(int(page[hit[0]])), int(page[hit[0]])),
+                        Evidence("entry at", grouped(first), first),
+                        Evidence("and entry at", grouped(second), second),
+                    ),
+                    manual("SDM vol. 3A, 12.12.4; APM vol. 2, 7.8.7"),
+                    "Linux tracks memory types of physical ranges in its PAT code (memtype_reserve()).",
+                    "Map all aliases of a page with one memory type.", vm=vm.index if vm else -1,
+                )  # fmt: skip
+
+
+def _dirty_not_accessed(state: State) -> Iterator[Finding]:
+    """Hardware that sets D sets A too, so software cleared A (page aging), or wrote the entry so."""
+    for paging, vm in _stages(state):
+        found = [
+            rows.address[(rows.value & U(rows.level.dirty) != 0) & (rows.value & U(rows.level.accessed) == 0)]
+            for rows in leaves(state.memory, paging)
+            if rows.level.accessed and rows.level.dirty
+        ]
+        hit = np.concatenate(found) if found else np.zeros(0, np.uint64)
+        if len(hit):
+            yield Finding(
+                "dirty-not-accessed", Severity.NOTE, "Pages are dirty but not accessed",
+                f"{_count(len(hit), 'page')} with D = 1 and A = 0 in the leaf entry: hardware never leaves it so; "
+                "software cleared A, as page aging does, or wrote it.",
+                (Evidence("first entry at", grouped(int(hit[0])), int(hit[0])),),
+                manual("SDM vol. 3A, 4.8; APM vol. 2, 5.4.2"), vm=vm.index if vm else -1,
+            )  # fmt: skip
+
+
 def _assumptions(state: State) -> Iterator[Finding]:
     """Assumptions that decided what happened at this step are worth a note."""
     for name in state.effect.assumed:
@@ -232,5 +292,7 @@ _CHECKS: tuple[Callable[[State], Iterator[Finding]], ...] = (
     _livelock,
     _exposed,
     _writable_and_executable,
+    _aliases,
+    _dirty_not_accessed,
     _assumptions,
 )
