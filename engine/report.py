@@ -326,8 +326,9 @@ def _question(walk: Walk) -> Iterator[str]:
     access, paging, second = walk.access, walk.paging, walk.second
     cpl = paging.registers.cpl
     who = "user" if access.is_user(cpl) else "supervisor"
-    masked = f" (walked: {grouped(walk.linear)})" if walk.linear != walk.address else ""
-    yield f"{access.kind.value} of {_count(access.size, 'byte')} at {grouped(walk.address)}{masked}, {who}, CPL {cpl}"
+    yield f"{access.kind.value} of {_count(access.size, 'byte')} at {grouped(walk.address)}, {who}, CPL {cpl}"
+    if walk.linear != walk.address:
+        yield f"walked: {grouped(walk.linear)}"
     root = f", root {grouped(paging.root)}" if paging.format else ""
     yield f"{'guest: ' if second else ''}{paging.name}{root}"
     if second is not None:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.arch.bits import U64
@@ -109,6 +109,7 @@ def test_the_cell_where_a_two_dimensional_walk_stops_is_marked() -> None:
     address=st.integers(0, U64),
     access=st.builds(Access, st.sampled_from(Kind)),
 )
+@example(seed=1, mode=Mode.LEVEL4, address=0x12_8000_0000_0000, access=Access(Kind.SHADOW_READ))
 def test_any_walk_fits_100_columns_and_is_json(seed, mode, address, access):
     space = random_space(seed, mode)
     # Slots that have entries, so that walks get deep.
