@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import lzma
 import os
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from engine.errors import InputError
 from engine.memory.image import open_image
-from tests.conftest import ROOT, scaled
+from tests.conftest import scaled
 from tests.elfwriter import Load, core
 from tests.engine.hostile import mutant
-
-BATCH = 500
-
-
-def judged(first: int, count: int, folder: Path) -> list[dict[str, object]]:
-    """What became of the mutants of these seeds, in a process of their own that cannot take more memory."""
-    command = [sys.executable, "-m", "tests.engine.hostile", str(first), str(count), str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60 + count, check=False)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+from tests.mutants import verdicts
 
 
 def test_mutated_images_are_read_rightly_or_refused_with_a_sentence(tmp_path: Path) -> None:
     total = scaled(2000)
-    verdicts = [v for first in range(0, total, BATCH) for v in judged(first, min(BATCH, total - first), tmp_path)]
-    assert [v["seed"] for v in verdicts] == list(range(total))
-    for verdict in verdicts:
+    found = verdicts("tests.engine.hostile", total, tmp_path)
+    assert [v["seed"] for v in found] == list(range(total))
+    for verdict in found:
         outcome = str(verdict["outcome"])
         if outcome != "opened":
             assert outcome.startswith("mutant-"), verdict
@@ -41,7 +29,7 @@ def test_mutated_images_are_read_rightly_or_refused_with_a_sentence(tmp_path: Pa
             assert "\n" not in outcome, verdict
             assert ". " not in outcome, verdict
         assert float(str(verdict["seconds"])) < 1, verdict
-    opened = sum(verdict["outcome"] == "opened" for verdict in verdicts)
+    opened = sum(verdict["outcome"] == "opened" for verdict in found)
     assert total // 10 < opened < total // 2, "the mutations should leave some images whole, and not too many"
 
 

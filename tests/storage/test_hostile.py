@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,26 +13,17 @@ from engine.errors import InputError
 from storage import container, files, guard
 from storage.content import Content
 from storage.errors import Problem, StorageError
-from tests.conftest import ROOT, scaled
+from tests.conftest import scaled
+from tests.mutants import verdicts
 from tests.storage import hostile
 from tests.storage.hostile import mutant
-
-BATCH = 500
-
-
-def judged(first: int, count: int, folder: Path) -> list[dict[str, Any]]:
-    """What became of the mutants of these seeds, in a process of their own that cannot take more memory."""
-    command = [sys.executable, "-m", "tests.storage.hostile", str(first), str(count), str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60 + count, check=False)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_mutated_files_give_the_right_scenario_or_a_sentence(tmp_path: Path) -> None:
     total = scaled(5000)
-    verdicts = [v for first in range(0, total, BATCH) for v in judged(first, min(BATCH, total - first), tmp_path)]
-    assert [verdict["seed"] for verdict in verdicts] == list(range(total))
-    for verdict in verdicts:
+    found = verdicts("tests.storage.hostile", total, tmp_path)
+    assert [verdict["seed"] for verdict in found] == list(range(total))
+    for verdict in found:
         outcome = verdict["outcome"]
         if outcome != "opened":
             assert outcome.startswith(("mutant.wscope: ", "a.core: ")), verdict
@@ -45,7 +32,7 @@ def test_mutated_files_give_the_right_scenario_or_a_sentence(tmp_path: Path) -> 
             assert ". " not in outcome, verdict
             assert len(outcome) < 500, verdict
         assert verdict["seconds"] < 1, verdict
-    opened = sum(verdict["outcome"] == "opened" for verdict in verdicts)
+    opened = sum(verdict["outcome"] == "opened" for verdict in found)
     assert total // 20 < opened < total // 2, "the mutations should leave some files whole, and not too many"
 
 
