@@ -6,6 +6,8 @@ A scale holds for a whole process, so each has one of its own.
 import os
 import subprocess
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.conftest import ROOT
 
@@ -13,14 +15,21 @@ FOLDER = ROOT / "build" / "shots"
 SCALES = ("1", "1.5")
 
 
+def render(folder: Path, scale: str, *names: str) -> int:
+    """Picture ``names`` (default: all) at ``scale``; the exit status. What the user had not saved is left alone."""
+    with TemporaryDirectory() as state:
+        own = {"QT_SCALE_FACTOR": scale, "XDG_STATE_HOME": state}
+        environment = {"QT_QPA_PLATFORM": "offscreen"} | os.environ | own
+        command = [sys.executable, "-m", "tests.shots.scenes", str(folder), scale, *names]
+        return subprocess.run(command, cwd=ROOT, env=environment, timeout=300, check=False).returncode
+
+
 def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for scale in SCALES:
-        environment = {"QT_QPA_PLATFORM": "offscreen"} | os.environ | {"QT_SCALE_FACTOR": scale}
-        command = [sys.executable, "-m", "tests.shots.scenes", str(FOLDER), scale]
-        ended = subprocess.run(command, cwd=ROOT, env=environment, check=False)
-        if ended.returncode:
-            return ended.returncode
+        ended = render(FOLDER, scale)
+        if ended:
+            return ended
     print(f"{len(list(FOLDER.glob('*.png')))} pictures in {FOLDER.relative_to(ROOT)}")
     return 0
 

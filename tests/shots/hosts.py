@@ -105,4 +105,3 @@ HOST_SCENES: dict[str, Scene] = {
     "effects-5-to-4-4k": _effects(True, Pages.SMALL),
     "effects-5-to-4-2m": _effects(True, Pages.HUGE_2M),
 }
-

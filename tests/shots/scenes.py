@@ -20,14 +20,20 @@ from gui.jobs import runner
 from gui.main_window import MainWindow
 from gui.sights import sights
 from gui.theme import Scheme
+from gui.views.findings import FindingsView
 from tests.shots.hosts import HOST_SCENES
 
 SCHEMES = (Scheme.LIGHT, Scheme.DARK)
 SETTLE = 120
 """Milliseconds for layouts to settle."""
-FINDINGS = 700
-"""Milliseconds until findings about a host are there."""
 Scene = Callable[[MainWindow], QWidget]
+
+
+class NobodyThere(Prompts):
+    """Nobody is there to be asked: what a scene changed is thrown away when its window closes."""
+
+    def choose(self, parent: QWidget | None, sentence: str, ways: dict[str, str]) -> str:
+        return "discard" if "discard" in ways else ""
 
 
 def wait(until: Callable[[], bool] = lambda: False, limit: int = SETTLE) -> None:
@@ -38,6 +44,13 @@ def wait(until: Callable[[], bool] = lambda: False, limit: int = SETTLE) -> None
     timer.start(10)
     QTimer.singleShot(limit, loop.quit)
     loop.exec()
+
+
+def looked(window: MainWindow) -> bool:
+    """Whether the findings view, which waits for a quiet moment, has said what it found at this step."""
+    view = window.lazy("findings").view
+    here = window.tr("Step {step}").format(step=window.document.step)
+    return not runner().running and isinstance(view, FindingsView) and view.summary.text().startswith(here)
 
 
 def tab(number: int, sight: int) -> Scene:
@@ -140,15 +153,15 @@ def render(folder: Path, scale: str, *names: str) -> None:
         for name in names or ALL:
             settings.clear()
             settings.setValue("look/scheme", scheme.value)
-            window = app.create_window(settings, Prompts())
+            window = app.create_window(settings, NobodyThere())
             window.show()
             window.fill(Library())
             window.opener.open_built_in()
             wait(lambda window=window: window.document.walk is not None, 5000)
             pictured = ALL[name](window)
             pictured.show()
-            wait(lambda: not runner().running, 3000)
-            wait(limit=SETTLE if name in SCENES else FINDINGS)
+            wait(lambda window=window: looked(window), 5000)
+            wait()
             pictured.grab().save(str(folder / f"{name}-{scheme.value}-{round(float(scale) * 100)}.png"))
             window.close()
             window.deleteLater()
