@@ -27,7 +27,7 @@ def fill(window: MainWindow, library: Library) -> None:
     """Make the document of ``window`` and put its views into their places."""
     document = window.document = Document(library, window)
     keeper = Keeper(state_folder(), lambda sentence: window.notice.tell(sentence))
-    window.files = Files(document, library, window.recent, window.prompts, keeper, window)
+    window.files = Files(document, library, window.recent, window.prompts, keeper, window, window.picture)
     window.opener = Opener(document, window.files, library, window.recent, window.prompts, window)
     window.player = Player(document, window)
     window.timeline = TimelineView(document)

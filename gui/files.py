@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,9 @@ class Files(QObject):
 
     def __init__(
         self, document: Document, library: Library, recent: RecentFiles, prompts: Prompts, keeper: Keeper,
-        window: QWidget,
+        window: QWidget, picture: Callable[[], bytes],
     ) -> None:  # fmt: skip
+        """``picture`` takes the thumbnail, a PNG, that is saved with the document."""
         super().__init__(window)
         self._document = document
         self._library = library
@@ -47,6 +49,7 @@ class Files(QObject):
         self._prompts = prompts
         self._keeper = keeper
         self._window = window
+        self._picture = picture
         self._base = Content()
         self._is_recovered = False
         self._told_of = ""
@@ -128,7 +131,10 @@ class Files(QObject):
     def save_copy(self) -> bool:
         """Write a copy; what is open stays what it is."""
         path = self._ask_path(self.tr("Save a copy of the scenario"))
-        return bool(path) and self._write(path, self.content, None) is not None
+        return bool(path) and self._write(path, self._pictured(), None) is not None
+
+    def _pictured(self) -> Content:
+        return msgspec.structs.replace(self.content, thumbnail=self._picture())
 
     def _ask_path(self, title: str) -> str:
         folder = Path(self.file.folder if self.file else self._recent.folder())
@@ -137,7 +143,7 @@ class Files(QObject):
         return path if not path or path.endswith((SUFFIX, scenarios.SUFFIX)) else path + SUFFIX
 
     def _save(self, path: str, known: File | None) -> bool:
-        content = self.content
+        content = self._pictured()
         written = self._write(path, content, known)
         if written is None:
             return False

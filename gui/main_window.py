@@ -129,6 +129,12 @@ class MainWindow(QMainWindow):
             return self.docks[name].widget()  # type: ignore[return-value]
         return next(page for page in self._pages() if page.page == name)
 
+    def picture(self) -> bytes:
+        """A small PNG of the view whose tab is open."""
+        from gui.thumbnails import picture
+
+        return picture(self.tabs.currentWidget())
+
     def _pages(self) -> list[Lazy]:
         return [self.tabs.widget(number) for number in range(self.tabs.count())]  # type: ignore[misc]
 
@@ -235,7 +241,8 @@ class MainWindow(QMainWindow):
         self.help.show_page(page or page_about(QApplication.focusWidget()))
         if not dock.isVisible():
             dock.show()
-            self.layout_.share([self.docks["inspector"], dock])
+            beside = (self.docks["inspector"], self.docks["findings"], dock)
+            self.layout_.share([each for each in beside if each.isVisible() and not each.isFloating()])
         dock.raise_()
 
     def about(self) -> None:

@@ -41,6 +41,16 @@ def recent_section(recent: RecentFiles, open_file: Callable[[str], None]) -> Fil
 
     def fill(menu: QMenu) -> None:
         submenu = menu.addMenu(translate("Menus", "Open &recent"))
+        submenu.setObjectName("recent")  # its icons are large: pictures
+
+        def picture() -> None:
+            from gui.thumbnails import icon
+
+            for action in submenu.actions():
+                if action.data():
+                    action.setIcon(icon(action.data()))
+
+        submenu.aboutToShow.connect(picture)
 
         def refill() -> None:
             submenu.clear()
@@ -49,6 +59,7 @@ def recent_section(recent: RecentFiles, open_file: Callable[[str], None]) -> Fil
                     number=number, name=Path(path).name.replace("&", "&&")
                 )
                 action = submenu.addAction(text)
+                action.setData(path)
                 action.setToolTip(path)
                 action.setStatusTip(path)
                 action.triggered.connect(lambda _=False, path=path: open_file(path))

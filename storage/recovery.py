@@ -234,12 +234,15 @@ def _situation(logged: Logged | None, now: files.Opened | None) -> Situation:
 
 
 def _is_in(now: files.Opened | None, logged: Logged) -> bool:
-    """Whether nothing is unsaved: nothing was done, or all was undone, or it was saved and that could not be noted."""
+    """Whether nothing is unsaved: nothing was done, or all was undone, or it was saved and that could not be noted.
+
+    The thumbnail is taken when a document is saved, so edits do not know it.
+    """
     if logged.problem:
         return False
     if not logged.entries or (logged.content == logged.base and not logged.path):
         return True
-    return now is not None and now.content == logged.content
+    return now is not None and now.content == msgspec.structs.replace(logged.content, thumbnail=now.content.thumbnail)
 
 
 # --- lock files

@@ -1,6 +1,7 @@
 """The document's file: saved, asked about, reverted; and what other programs and full disks do to it."""
 
 import gzip
+import os
 import resource
 import shutil
 import subprocess
@@ -9,12 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QImage
+from PySide6.QtWidgets import QMenu
 from pytestqt.qtbot import QtBot
 
 from engine import events as ev
 from engine.memory.library import RESOURCES
 from engine.scenario import Scenario
-from gui import scenarios
+from gui import scenarios, thumbnails
 from gui.main_window import MainWindow
 from gui.templates import templates
 from storage import files
@@ -72,6 +76,36 @@ def test_the_file_changes_only_on_save(window: MainWindow, saved: Path, qtbot: Q
     opened(window, qtbot, saved)
     assert window.document.scenario == scenario
     assert str(saved) in window.recent.paths()
+
+
+def test_a_saved_file_has_a_picture_of_the_open_view_which_recent_files_show(
+    window: MainWindow, saved: Path, qtbot: QtBot
+) -> None:
+    qtbot.wait(100)  # the window has grown its views
+    window.actions_["save"].trigger()
+    view = window.tabs.currentWidget().grab().toImage()
+    picture = QImage.fromData(files.peek(str(saved)).thumbnail)
+    assert 0 < picture.width() <= 192
+    assert picture.width() / picture.height() == pytest.approx(view.width() / view.height(), rel=0.02)
+    smooth = Qt.TransformationMode.SmoothTransformation
+    assert picture == view.scaled(picture.size(), mode=smooth).convertToFormat(picture.format())
+
+    submenu = window.findChild(QMenu, "recent")
+    assert submenu is not None
+    submenu.parent().aboutToShow.emit()  # type: ignore[union-attr]
+    submenu.aboutToShow.emit()
+    shown = submenu.actions()[0].icon().pixmap(picture.size(), 1.0).toImage()
+    assert shown.convertToFormat(picture.format()) == picture
+
+
+def test_recent_files_without_a_picture_have_none(window: MainWindow, saved: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wscope")
+    (tmp_path / "text.wscope").write_text("no scenario")
+    files.save(Content(), str(tmp_path / "plain.wscope"))
+    names = ("pipe.wscope", "text.wscope", "plain.wscope", "gone.wscope")
+    assert [thumbnails.icon(str(tmp_path / name)).isNull() for name in names] == [True] * 4
+    files.save(Content(thumbnail=files.peek(str(saved)).thumbnail), str(tmp_path / "plain.wscope"))
+    assert not thumbnails.icon(str(tmp_path / "plain.wscope")).isNull()
 
 
 def test_step_and_pins_come_back(window: MainWindow, saved: Path, qtbot: QtBot) -> None:

@@ -1,12 +1,13 @@
 """What is pictured: each scene brings the window, or a dialog of it, into a state and gives the widget to grab."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from PySide6.QtCore import QEventLoop, QSettings, QTimer
-from PySide6.QtWidgets import QWidget
+from PySide6.QtWidgets import QMenu, QWidget
 
 from engine.arch.registers import Features
 from engine.memory.library import Library
@@ -19,6 +20,7 @@ from gui.dialogs.store_dialog import StoreDialog
 from gui.jobs import runner
 from gui.main_window import MainWindow
 from gui.sights import sights
+from gui.templates import templates
 from gui.theme import Scheme
 from gui.views.findings import FindingsView
 from tests.shots.hosts import HOST_SCENES
@@ -32,8 +34,14 @@ Scene = Callable[[MainWindow], QWidget]
 class NobodyThere(Prompts):
     """Nobody is there to be asked: what a scene changed is thrown away when its window closes."""
 
+    saved = 0
+
     def choose(self, parent: QWidget | None, sentence: str, ways: dict[str, str]) -> str:
         return "discard" if "discard" in ways else ""
+
+    def scenario_to_save(self, parent: QWidget | None, title: str, suggested: str) -> str:
+        self.saved += 1
+        return str(Path(os.environ["XDG_STATE_HOME"]) / f"scenario-{self.saved}.wscope")
 
 
 def wait(until: Callable[[], bool] = lambda: False, limit: int = SETTLE) -> None:
@@ -95,6 +103,21 @@ def edited(window: MainWindow) -> QWidget:
     return window
 
 
+def recent(window: MainWindow) -> QWidget:
+    """Two scenarios that were saved, each with the view that was open then."""
+    for number, template in enumerate(templates()[:2]):
+        window.begin(template)
+        window.tabs.setCurrentIndex(number)
+        wait(lambda: looked(window), 5000)
+        window.files.save()
+    file, submenu = window.menuBar().actions()[0].menu(), window.findChild(QMenu, "recent")
+    assert isinstance(file, QMenu)
+    assert submenu is not None
+    for menu in (file, submenu):
+        menu.aboutToShow.emit()
+    return submenu
+
+
 def register(window: MainWindow) -> QWidget:
     dialog = RegisterDialog(window.document, "cr4", window)
     dialog.by_processor.setChecked(True)
@@ -135,6 +158,7 @@ SCENES: dict[str, Scene] = {
     "help": help_page,
     "timeline": edited,
     "small": small,
+    "recent": recent,
     "dialog-register": register,
     "dialog-image": image_dialog,
     "dialog-store": store,

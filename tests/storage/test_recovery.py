@@ -11,6 +11,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from engine import events as ev
@@ -20,6 +21,7 @@ from storage import files, recovery
 from storage.content import Content, Note
 from storage.errors import StorageError
 from storage.recovery import Lost, Session, Situation
+from tests.storage.strategies import PNG
 
 EVENTS = tuple(ev.Poke(8 * n, n) for n in range(10))
 
@@ -51,6 +53,15 @@ def die(session: Session, state: Path) -> Path:
 def found(state: Path) -> Lost:
     (lost,) = recovery.find(state)
     return lost
+
+
+def test_nothing_is_lost_of_what_was_saved_though_the_picture_is_a_new_one(state: Path, tmp_path: Path) -> None:
+    path = str(tmp_path / "a.wscope")
+    file = files.save(document(1), path)
+    session = recovery.begin(state, document(1), file)
+    content = edited(session, 1, 3)
+    files.save(msgspec.structs.replace(content, thumbnail=PNG), path, file)
+    assert recovery.find(die(session, state)) == []
 
 
 def test_a_new_document_is_told_with_what_was_done_and_when(state: Path) -> None:
