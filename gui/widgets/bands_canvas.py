@@ -10,6 +10,7 @@ from gui.effect_texts import class_name, pages
 from gui.models.effects import Picture, address_at
 from gui.paint.bands import Frame, View, frame, height, paint_bands
 from gui.theme import signals, theme
+from gui.widgets.zoom_buttons import zoom_by_key
 
 WHOLE = View()
 KEYS = (
@@ -198,12 +199,8 @@ class BandsCanvas(QWidget):
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         key = Qt.Key(event.key())
-        if key in (Qt.Key.Key_Plus, Qt.Key.Key_Equal):
-            self.zoom_by(1.5)
-        elif key is Qt.Key.Key_Minus:
-            self.zoom_by(1 / 1.5)
-        elif key is Qt.Key.Key_0:
-            self.fit()
+        if zoom_by_key(self, key):
+            event.accept()
         elif key in KEYS and self._picture is not None:
             self._go(key, self._picture.comparison.band_b)
         else:

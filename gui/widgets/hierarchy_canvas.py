@@ -25,7 +25,7 @@ from gui.paint.hierarchy import Marked, paint_hierarchy
 from gui.paint.layout import Card, Layout, lay_out
 from gui.paint.marks import empty_state
 from gui.theme import GRID, MARGIN, signals, theme
-from gui.widgets.zoom_buttons import ZoomButtons
+from gui.widgets.zoom_buttons import ZoomButtons, zoom_by_key
 
 NEAR = 5
 """How far (pixels) from an entry a click may be and still mean it."""
@@ -371,12 +371,8 @@ class HierarchyCanvas(QAbstractScrollArea):
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         key = Qt.Key(event.key())
-        if key in (Qt.Key.Key_Plus, Qt.Key.Key_Equal):
-            self.zoom_by(1.5)
-        elif key is Qt.Key.Key_Minus:
-            self.zoom_by(1 / 1.5)
-        elif key is Qt.Key.Key_0:
-            self.fit()
+        if zoom_by_key(self, key):
+            event.accept()
         elif not self._trees:
             super().keyPressEvent(event)
         else:

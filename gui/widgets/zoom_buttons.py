@@ -1,11 +1,34 @@
-"""Smaller, fit, larger: the buttons in the corner of a picture that zooms."""
+"""Smaller, fit, larger: the buttons in the corner of a picture that zooms, and the keys."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QHBoxLayout, QToolButton, QWidget
 
 from gui.theme import GRID
+
+FACTOR = 1.5
+"""What one key or one click zooms by."""
+
+
+class Zoomable(Protocol):
+    def zoom_by(self, factor: float) -> None: ...
+    def fit(self) -> None: ...
+
+
+def zoom_by_key(picture: Zoomable, key: Qt.Key) -> bool:
+    """Zoom ``picture`` if ``key`` says so; whether it did."""
+    match key:
+        case Qt.Key.Key_Plus | Qt.Key.Key_Equal:
+            picture.zoom_by(FACTOR)
+        case Qt.Key.Key_Minus:
+            picture.zoom_by(1 / FACTOR)
+        case Qt.Key.Key_0:
+            picture.fit()
+        case _:
+            return False
+    return True
 
 
 class ZoomButtons(QWidget):
@@ -16,9 +39,9 @@ class ZoomButtons(QWidget):
         self._row = row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(GRID)
-        self._add("−", self.tr("Zoom out (−)"), lambda: zoom(1 / 1.5))
+        self._add("−", self.tr("Zoom out (−)"), lambda: zoom(1 / FACTOR))
         self._add(self.tr("Fit"), self.tr("Fit the window (0)"), fit)
-        self._add("+", self.tr("Zoom in (+)"), lambda: zoom(1.5))
+        self._add("+", self.tr("Zoom in (+)"), lambda: zoom(FACTOR))
 
     def _add(self, text: str, name: str, act: Callable[[], None]) -> None:
         button = QToolButton()
