@@ -15,10 +15,11 @@ from engine.arch.arrays import Right, U
 from engine.arch.basis import Basis, Ground, assumed, manual
 from engine.arch.bulk_nested import translate_physical
 from engine.arch.mappings import mappings
+from engine.arch.memory_type import ENCODINGS
 from engine.arch.paging import Paging
 from engine.arch.registers import Vendor
 from engine.effects.compare import Class, Side, classify_exposed, considered, side
-from engine.effects.leaves import cache_bits, leaves
+from engine.effects.leaves import leaves, memory_types
 from engine.effects.owners import owners_of
 from engine.effects.reaction import own_walk
 from engine.kvm.vm import Vcpu, Vm
@@ -235,22 +236,24 @@ def _stages(state: State) -> Iterator[tuple[Paging, Vm | None]]:
 
 
 def _aliases(state: State) -> Iterator[Finding]:
-    """One page mapped with two sets of cache bits: where their memory types differ, the outcome is undefined."""
+    """One page mapped with two memory types: what a processor then does is undefined."""
     for paging, vm in _stages(state):
         for rows in leaves(state.memory, paging):
-            order = np.lexsort((cache_bits(rows), rows.page))
-            page, kind, address = rows.page[order], cache_bits(rows)[order], rows.address[order]
+            named = memory_types(rows, paging.registers.pat)
+            order = np.lexsort((named, rows.page))
+            page, kind, address = rows.page[order], named[order], rows.address[order]
             hit = np.flatnonzero((page[1:] == page[:-1]) & (kind[1:] != kind[:-1]))
             if len(hit):
                 first, second = int(address[hit[0]]), int(address[hit[0] + 1])
+                one, other = (ENCODINGS.get(int(kind[hit[0] + n]), "reserved") for n in (0, 1))
                 yield Finding(
-                    "memory-type-alias", Severity.WARNING, "A page is mapped with different cache bits",
+                    "memory-type-alias", Severity.WARNING, "A page is mapped with different memory types",
                     f"{_count(len(np.unique(page[hit])), 'page')} of {size_name(1 << rows.level.page_shift)} can be "
-                    "reached by entries whose cache bits differ, and so may select different memory types.",
+                    f"reached by entries of different memory types, the first by {one} and by {other}.",
                     (
                         Evidence("page", grouped(int(page[hit[0]])), int(page[hit[0]])),
-                        Evidence("entry at", grouped(first), first),
-                        Evidence("and entry at", grouped(second), second),
+                        Evidence(f"{one} by the entry at", grouped(first), first),
+                        Evidence(f"{other} by the entry at", grouped(second), second),
                     ),
                     manual("SDM vol. 3A, 12.12.4; APM vol. 2, 7.8.7"),
                     "Linux tracks memory types of physical ranges in its PAT code (memtype_reserve()).",

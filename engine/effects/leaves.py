@@ -43,10 +43,14 @@ def leaves(memory: PhysicalMemory, paging: Paging) -> list[Leaves]:
     return found
 
 
-def cache_bits(rows: Leaves) -> Small:
-    """A number for the memory type that each leaf asks for: PAT, PCD and PWT, or EPT's type and IPAT."""
+def memory_types(rows: Leaves, pat: int) -> Small:
+    """The encoding of the memory type that each leaf names: through register ``pat``, or EPT's own bits.
+
+    The same as `memory_type.pat_type` and bits 5:3 of EPT, for arrays (SDM vol. 3A, 12.12.3; vol. 3C, 29.3.7.2).
+    """
     lv, value = rows.level, rows.value
     if lv.present != 1:
-        return (value >> U(3) & U(0xF)).astype(np.uint8)
-    pat = value >> U(7 if lv.page_shift == 12 else 12) & U(1)
-    return (value >> U(3) & U(3) | pat << U(2)).astype(np.uint8)
+        return (value >> U(3) & U(7)).astype(np.uint8)
+    index = value >> U(3) & U(3) | (value >> U(7 if lv.page_shift == 12 else 12) & U(1)) << U(2)
+    encodings = np.array([pat >> (8 * entry) & 7 for entry in range(8)], np.uint8)
+    return encodings[index]

@@ -133,7 +133,7 @@ class FindingsView(QWidget):
 
     def _all_well(self) -> str:
         if self._document.state.host is None:
-            return self.tr("No page can be both written and executed, or is mapped with different cache bits.")
+            return self.tr("No page can be both written and executed, or is mapped with different memory types.")
         return self.tr(
             "No check of KVM, the pCPUs and the tables finds anything. Change a pCPU's mode, or an entry, to see "
             "what that breaks."
