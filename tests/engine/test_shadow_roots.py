@@ -53,7 +53,8 @@ def pae_tables(state: State, root: int) -> State:
 
 
 def nested(l1: int, five: bool, kernel: str = "latest", **parameters: Any) -> State:
-    """An AMD host of four or five levels, whose guest is a hypervisor with ``l1`` levels; its guest has been entered."""
+    """An AMD host of four or five levels, whose guest is a hypervisor with ``l1`` levels; its guest has been
+    entered."""
     state = play(*booted(amd(), five=five, kernel=kernel, **parameters), *VM, slot(0, 16 * MIB))
     state = after(state, ev.SetGuestRegisters(guest(GUEST[l1], L1_ROOT)))
     if l1 == 3:
