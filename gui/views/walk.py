@@ -2,9 +2,21 @@
 
 from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QGuiApplication, QKeySequence, QPainter, QPaintEvent, QPalette, QShortcut
-from PySide6.QtWidgets import QApplication, QFrame, QHBoxLayout, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QApplication,
+    QButtonGroup,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QScrollArea,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from engine.arch.faults import CodeBit
+from engine.arch.walk import Walk
 from gui.document import Change, Document
 from gui.explain import (
     fault_code,
@@ -21,7 +33,8 @@ from gui.explain import (
 )
 from gui.paint.fault_code import code_lines, height, paint_fault_code
 from gui.paint.marks import empty_state
-from gui.theme import GAP, MARGIN, PAD, mono_font, signals, theme, ui_font
+from gui.theme import GAP, GRID, MARGIN, PAD, mono_font, signals, theme, ui_font
+from gui.three_stages import counts, told
 from gui.widgets.panel import Panel
 from gui.widgets.text_label import TextLabel
 from gui.widgets.walk_canvas import WalkCanvas
@@ -36,6 +49,7 @@ class WalkView(QWidget):
         self.count = TextLabel(lambda: ui_font(bold=True))
         self.canvas = WalkCanvas(document)
         self.panel = ReferencePanel(document)
+        self.bar = StagesBar(document, self.canvas)
         self.setAutoFillBackground(True)
         self.setBackgroundRole(QPalette.ColorRole.AlternateBase)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -51,8 +65,11 @@ class WalkView(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(0)
         column.addWidget(self._head)
+        column.addWidget(self.bar)
         column.addWidget(self.canvas)
         column.addWidget(self.panel, 1)
+        fold = QShortcut(QKeySequence("F"), self, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        fold.activated.connect(self.bar.folder.toggle)
         document.changed.connect(self._on_change)
         signals().changed.connect(self._show)
         self._show()
@@ -71,11 +88,16 @@ class WalkView(QWidget):
         palette = self.count.palette()
         palette.setColor(QPalette.ColorRole.WindowText, theme().accent)
         self.count.setPalette(palette)
-        self.title.setText(self.tr("Two-dimensional walk") if walk.second is not None else self.tr("Walk"))
+        self.title.setText(self._title(walk))
         kind = self.tr("{stages}, {access}")
         self.kind.setText(kind.format(stages=stage_kind(walk), access=question(walk)))
         done = sum(step.address is not None for step in walk.steps[: (lit or 0) + 1])
         self.count.setText(references(done, walk.references) if walk.references else references(0))
+
+    def _title(self, walk: Walk) -> str:
+        if walk.host is not None:
+            return self.tr("Three-stage walk")
+        return self.tr("Two-dimensional walk") if walk.second is not None else self.tr("Walk")
 
     def paintEvent(self, event: QPaintEvent) -> None:
         if self._document.walk is None:
@@ -88,6 +110,74 @@ class WalkView(QWidget):
         if refusal := self._document.walk_refusal:
             return self.tr("This cannot be walked"), refusal
         return self.tr("No address yet"), self.tr("Type an address in the address bar (Ctrl+L) to walk it.")
+
+
+class StagesBar(QWidget):
+    """Where a nested guest runs: which of its two walks is looked at, each with its cost, and who makes that up."""
+
+    def __init__(self, document: Document, canvas: WalkCanvas, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._document, self._canvas = document, canvas
+        self.logical, self.hardware, self.folder = QToolButton(), QToolButton(), QToolButton()
+        choice = QButtonGroup(self)
+        for button in (self.logical, self.hardware):
+            button.setCheckable(True)
+            choice.addButton(button)
+        self.logical.setToolTip(
+            self.tr("Each address of L2 through L1's tables, each of L1 through L0's: no hardware does")
+        )
+        self.hardware.setToolTip(self.tr("L2's tables through the one table in which L0 put L1's and its own together"))
+        self.folder.setCheckable(True)
+        self.folder.setToolTip(self.tr("Fold L0's references into the entries that they lead to (F)"))
+        self.counts = TextLabel(role="muted")
+        self.counts.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        row = QHBoxLayout()
+        row.setSpacing(GRID)
+        row.addWidget(self.logical)
+        row.addWidget(self.hardware)
+        row.addStretch()
+        row.addWidget(self.folder)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(MARGIN - GRID, 0, MARGIN, GAP)
+        column.setSpacing(GRID)
+        column.addLayout(row)
+        below = QHBoxLayout()
+        below.setContentsMargins(GRID, 0, 0, 0)
+        below.addWidget(self.counts)
+        column.addLayout(below)
+        self.logical.clicked.connect(lambda: document.show_logical(True))
+        self.hardware.clicked.connect(lambda: document.show_logical(False))
+        self.folder.toggled.connect(self._fold)
+        document.changed.connect(self._on_change)
+        self._show()
+
+    def _on_change(self, change: Change) -> None:
+        if change & (Change.WALK | Change.REFERENCE):
+            self._show()
+
+    def _fold(self, on: bool) -> None:
+        self._canvas.fold(on)
+        self._show()
+
+    def _show(self) -> None:
+        logical, hardware = self._document.logical, self._document.hardware
+        self.setVisible(logical is not None)
+        if logical is None:
+            return
+        shown = self._document.is_logical
+        self.logical.setChecked(shown)
+        self.hardware.setChecked(not shown)
+        text = self.tr("As L1 sees it (logical): {references}")
+        self.logical.setText(text.format(references=references(logical.references)))
+        text = self.tr("As hardware walks it (collapsed): {references}")
+        self.hardware.setText(text.format(references=references(hardware.references if hardware else 0)))
+        self.hardware.setEnabled(hardware is not None)
+        self.folder.setVisible(shown)
+        self.folder.setText(self.tr("Unfold L0") if self._canvas.is_folded else self.tr("Fold L0"))
+        self.counts.setVisible(shown)
+        lit = self._document.reference
+        done = sum(step.address is not None for step in logical.steps[: (lit or 0) + 1])
+        self.counts.setText(" · ".join(counts(logical, done)))
 
 
 class ReferencePanel(QScrollArea):
@@ -153,7 +243,8 @@ class ReferencePanel(QScrollArea):
         if is_end:
             sentences += together(walk)
         self.why.setText("\n".join(sentences))
-        self.outcome.setText(outcome_sentence(walk.outcome) if is_end else "")
+        ended = [outcome_sentence(walk.outcome), told(walk) if walk.host is not None else ""] if is_end else []
+        self.outcome.setText("\n".join(filter(None, ended)))
         self.outcome.set_role("" if walk.ok else "hazard")
         self.code.show_code(fault_code(walk.outcome) if is_end else None)
         self.reads.setVisible(lit is not None)
