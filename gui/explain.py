@@ -313,6 +313,8 @@ def _flags(walk: Walk, step: Step) -> Iterator[str]:
             yield translate("Explain", "The access faults, so A is not set.")
         return
     text = translate("Explain", "The processor sets {flags} here.")
+    if walk.host is not None:  # which no processor walks
+        text = translate("Explain", "The walk sets {flags} here.")
     yield text.format(flags=" + ".join(_flag_names(step, update)))
 
 

@@ -4,7 +4,6 @@
 """
 
 from collections import Counter
-from collections.abc import Iterator
 
 from PySide6.QtCore import QCoreApplication
 
@@ -124,9 +123,8 @@ def told(walk: Walk) -> str:
     }.get(walk.stopped_by, "")
 
 
-def counts(walk: Walk, done: int) -> Iterator[str]:
-    """The references of the first ``done`` of all, by whose tables they read; and what they come to in cache lines."""
+def counts(walk: Walk) -> str:
+    """The references by whose tables they read, and the lines of cache that they come to."""
     of = Counter(step.stage for step in walk.steps if step.address is not None)
-    text = translate("ThreeStages", "{done} of {all} references: {l2} in L2's tables, {l1} in L1's, {l0} in L0's")
-    yield text.format(done=done, all=walk.references, l2=of[Stage.GUEST], l1=of[Stage.NESTED], l0=of[Stage.HOST])
-    yield translate("ThreeStages", "{lines} distinct 64-byte lines").format(lines=walk.cache_lines)
+    text = translate("ThreeStages", "{l2} in L2's tables, {l1} in L1's, {l0} in L0's; distinct 64-byte lines: {lines}")
+    return text.format(l2=of[Stage.GUEST], l1=of[Stage.NESTED], l0=of[Stage.HOST], lines=walk.cache_lines)

@@ -80,7 +80,7 @@ class GridLayout(msgspec.Struct, frozen=True):
 
 MOST_LINES, LEAST_LINES, NESTED_LINES = {1: 6, 2: 4, 3: 4}, 3, 4
 """By the number of stages; the most is what there is to say."""
-SPOT_GAP = 3
+SPOT_GAP = 2
 """Between the places of a strip, which are one thing."""
 
 
@@ -98,7 +98,7 @@ def lay_out_grid(grid: Grid, width: float, height: float, folded: bool = False) 
     top = line_height(ui_font(bold=True)) + GRID + (_line() + GRID if strip else 0)
     columns, rows = len(grid.columns), len(grid.rows)
     room = (width - left - MARGIN - (columns - 1) * GAP) / columns
-    least = len(grid.lowest) * (text_width("888", ui_font(SMALL)) + GRID + SPOT_GAP) if strip else 0
+    least = len(grid.lowest) * (text_width("888", ui_font(SMALL)) + 2 * SPOT_GAP) if strip else 0
     cell_width = max(LEAST_WIDTH, least, min(room, MOST_WIDTH))
     most = MOST_LINES[grid.stages]
     room_high = (height - top) / rows - GAP - strip
@@ -131,7 +131,7 @@ def paint_grid(painter: QPainter, layout: GridLayout, walk: Walk, lit: int | Non
         if cell.last is None:
             _not_reached(painter, rect)
         elif cell.step is None:
-            _stopped_below(painter, rect, walk, cell, lit)
+            _stopped_below(painter, rect, layout, walk, cell, lit)
         else:
             _cell(painter, rect, layout, walk, cell, lit)
     _end(painter, layout, walk, lit)
@@ -165,34 +165,39 @@ def _strip(painter: QPainter, layout: GridLayout, walk: Walk, cell: Cell, lit: i
             fill = t.tint(color, LIT if is_lit else SPOT)
             card(painter, rect, color if is_lit else fill, 2 if is_lit else 1, fill)
         ink = t.muted if later else t.hazard_text if bad else t.text
-        draw_text(painter, rect, str(spot.reference), ui_font(SMALL, bold=is_lit or bad), ink, CENTER)
+        draw_text(painter, rect, str(spot.reference), ui_font(SMALL), ink, CENTER)
 
 
-def _stopped_below(painter: QPainter, rect: QRectF, walk: Walk, cell: Cell, lit: int | None) -> None:
-    """An entry that was not read, since a reference of its strip stopped the walk, or will have stopped it."""
+def _stopped_below(
+    painter: QPainter, rect: QRectF, layout: GridLayout, walk: Walk, cell: Cell, lit: int | None
+) -> None:
+    """An entry that is not read, since a reference of its strip stopped the walk."""
     t = theme()
     assert cell.last is not None
+    assert cell.led is not None
     step = walk.steps[cell.last]
     if lit is not None and cell.last > lit:
-        card(painter, rect)
+        _not_reached(painter, rect)
         return
     card(painter, rect, t.hazard_mark, LIT_WIDTH if cell.last == lit else 1.5, t.hazard_ground)
-    inner, height = rect.adjusted(GAP, GRID, -GAP, -GRID), _line()
+    inner, height = _inner(rect, layout), _line()
+    fault = translate("Walk", "{fault}: {verdict}").format(fault=outcome_name(walk.outcome), verdict=step_verdict(step))
     lines = (
-        (
-            translate("Walk", "{number} in L0").format(number=cell.led[1] if cell.led else ""),
-            ui_font(bold=True),
-            t.text,
-        ),
-        (outcome_name(walk.outcome), ui_font(SMALL, bold=True), t.hazard_text),
+        (translate("Walk", "{number} in L0").format(number=cell.led[1]), ui_font(bold=True), t.text),
         (entry_title(step.stage, step.level, step.index, walk), ui_font(SMALL), t.text),
-        (step_verdict(step), ui_font(SMALL), t.hazard_text),
+        (fault, ui_font(SMALL, bold=True), t.hazard_text),
     )
     for number, (text, font, color) in enumerate(lines):
-        place = QRectF(inner.left(), inner.top() + number * height, inner.width(), height)
-        if place.bottom() <= rect.bottom():
-            draw_text(painter, place, text, font, color)
+        draw_text(
+            painter, QRectF(inner.left(), inner.top() + number * height, inner.width(), height), text, font, color
+        )
     warning(painter, QPointF(inner.right() - 5, inner.top() + height / 2))
+
+
+def _inner(rect: QRectF, layout: GridLayout) -> QRectF:
+    """The room for a cell's lines of text."""
+    slack = (rect.height() - layout.lines * _line()) / 2
+    return rect.adjusted(GAP, slack, -GAP, -slack)
 
 
 def _column_head(painter: QPainter, rect: QRectF, head: Head) -> None:
@@ -214,13 +219,15 @@ def _is_lit(layout: GridLayout, cell: Cell, lit: int | None) -> bool:
     return lit is not None and (cell.step == lit or (not layout.strip and cell.spot_of(lit) is not None))
 
 
+def _is_later(layout: GridLayout, cell: Cell, lit: int | None) -> bool:
+    return lit is not None and cell.step is not None and cell.step > lit and not _is_lit(layout, cell, lit)
+
+
 def _cell(painter: QPainter, rect: QRectF, layout: GridLayout, walk: Walk, cell: Cell, lit: int | None) -> None:
     t = theme()
     assert cell.step is not None
     step = walk.steps[cell.step]
-    later, is_lit, bad = lit is not None and cell.step > lit, _is_lit(layout, cell, lit), step.rule.stops
-    if is_lit:  # by one of its strip, which is folded away
-        later = False
+    later, is_lit, bad = _is_later(layout, cell, lit), _is_lit(layout, cell, lit), step.rule.stops
     color = t.level(step.level.level)
     if later:
         card(painter, rect)
@@ -228,8 +235,7 @@ def _cell(painter: QPainter, rect: QRectF, layout: GridLayout, walk: Walk, cell:
         card(painter, rect, t.hazard_mark, LIT_WIDTH if is_lit else 1.5, t.hazard_ground)
     else:
         card(painter, rect, color, LIT_WIDTH if is_lit else 1.25, t.tint(color, LIT if is_lit else VISITED))
-    slack = (rect.height() - layout.lines * _line()) / 2
-    inner = rect.adjusted(GAP, slack, -GAP, -slack)
+    inner = _inner(rect, layout)
     fault = outcome_title(walk.outcome)
     if text_width(fault, ui_font(SMALL, bold=True)) > inner.width():
         fault = outcome_name(walk.outcome)
@@ -259,29 +265,30 @@ def _cell_text(
 ) -> None:
     """The number and the verdict's mark, then as many lines as there is room for, the verdict last."""
     assert cell.step is not None
-    is_lit = _is_lit(layout, cell, lit)
-    later = lit is not None and cell.step > lit and not is_lit
+    is_lit, later = _is_lit(layout, cell, lit), _is_later(layout, cell, lit)
     ink = _ink(step, later, is_lit)
+    to_come = lit is not None and cell.step > lit
     number = str(cell.reference) if cell.reference is not None else translate("Walk", "register")
     height = _line()
     first = QRectF(rect.left(), rect.top(), rect.width(), height)
     draw_text(painter, first, number, ui_font(bold=True), ink.text)
     if cell.led is not None and not layout.strip:
-        _folded(painter, first.adjusted(text_width(number, ui_font(bold=True)) + GRID, 0, -3 * GRID, 0), cell.led, ink)
+        beside = first.adjusted(text_width(number, ui_font(bold=True)) + GRID, 0, -4 * GRID, 0)
+        _folded(painter, beside, cell.led, is_lit and to_come, ink.quiet)
     mark = QPointF(first.right() - 5, first.center().y())
-    if step.rule.stops and not later:
+    if step.rule.stops and not to_come:
         warning(painter, mark)
-    elif not later:
+    elif not to_come:
         tick(painter, mark, ink.quiet)
     for line, (content, font, color) in enumerate(_lines(step, layout, fault, ink), 1):
         place = QRectF(rect.left(), rect.top() + line * height, rect.width(), height)
         draw_text(painter, place, content, font, color, elide=Qt.TextElideMode.ElideMiddle)
 
 
-def _folded(painter: QPainter, rect: QRectF, led: tuple[int, int], ink: _Ink) -> None:
-    """Which of L0's references are folded into an entry."""
+def _folded(painter: QPainter, rect: QRectF, led: tuple[int, int], is_lit: bool, ink: QColor) -> None:
+    """Which of L0's references are folded into an entry; ``is_lit``: the lit one is among them."""
     text = translate("Walk", "L0: {first}–{last}").format(first=led[0], last=led[1])
-    draw_text(painter, rect, text, ui_font(SMALL), ink.quiet, RIGHT)
+    draw_text(painter, rect, text, ui_font(SMALL, bold=is_lit), ink, RIGHT)
 
 
 def _lines(step: Step, layout: GridLayout, fault: str, ink: _Ink) -> list[tuple[str, QFont, QColor]]:
@@ -326,7 +333,6 @@ def _end(painter: QPainter, layout: GridLayout, walk: Walk, lit: int | None) -> 
     draw_text(painter, places[2], page_note(walk), ui_font(SMALL), t.muted)
     last = layout.grid.cell_of(len(walk.steps) - 1) if walk.steps else None
     if last is not None and (last.row, last.column) == layout.grid.end and not ok:
-        _stopped_below(painter, rect, walk, last, lit)
+        _stopped_below(painter, rect, layout, walk, last, lit)
     elif last is not None and last.led and not layout.strip and (last.row, last.column) == layout.grid.end:
-        ink = _Ink(t.text, t.muted, t.muted)
-        _folded(painter, places[2].translated(0, height), last.led, ink)
+        _folded(painter, places[2].translated(0, height), last.led, False, t.muted)

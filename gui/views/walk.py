@@ -69,7 +69,7 @@ class WalkView(QWidget):
         column.addWidget(self.canvas)
         column.addWidget(self.panel, 1)
         fold = QShortcut(QKeySequence("F"), self, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
-        fold.activated.connect(self.bar.folder.toggle)
+        fold.activated.connect(self.bar.turn)
         document.changed.connect(self._on_change)
         signals().changed.connect(self._show)
         self._show()
@@ -127,7 +127,6 @@ class StagesBar(QWidget):
             self.tr("Each address of L2 through L1's tables, each of L1 through L0's: no hardware does")
         )
         self.hardware.setToolTip(self.tr("L2's tables through the one table in which L0 put L1's and its own together"))
-        self.folder.setCheckable(True)
         self.folder.setToolTip(self.tr("Fold L0's references into the entries that they lead to (F)"))
         self.counts = TextLabel(role="muted")
         self.counts.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
@@ -147,16 +146,17 @@ class StagesBar(QWidget):
         column.addLayout(below)
         self.logical.clicked.connect(lambda: document.show_logical(True))
         self.hardware.clicked.connect(lambda: document.show_logical(False))
-        self.folder.toggled.connect(self._fold)
+        self.folder.clicked.connect(self.turn)
         document.changed.connect(self._on_change)
         self._show()
 
     def _on_change(self, change: Change) -> None:
-        if change & (Change.WALK | Change.REFERENCE):
+        if change & Change.WALK:
             self._show()
 
-    def _fold(self, on: bool) -> None:
-        self._canvas.fold(on)
+    def turn(self) -> None:
+        """Fold L0's references away, or unfold them."""
+        self._canvas.fold(not self._canvas.is_folded)
         self._show()
 
     def _show(self) -> None:
@@ -175,9 +175,7 @@ class StagesBar(QWidget):
         self.folder.setVisible(shown)
         self.folder.setText(self.tr("Unfold L0") if self._canvas.is_folded else self.tr("Fold L0"))
         self.counts.setVisible(shown)
-        lit = self._document.reference
-        done = sum(step.address is not None for step in logical.steps[: (lit or 0) + 1])
-        self.counts.setText(" · ".join(counts(logical, done)))
+        self.counts.setText(counts(logical))
 
 
 class ReferencePanel(QScrollArea):

@@ -87,17 +87,18 @@ def _logical(
     """The walk of three stages; ``lit``: a step of it, ``stop``: one whose entry is 0."""
 
     def scene(window: MainWindow) -> QWidget:
-        _open(window, _template("amd-4"), "walk")
         document, made = window.document, system(l2, l1, l0)
         step = made.walk().steps[stop] if stop is not None else None
         changes = {step.address: 0} if step is not None and step.address is not None else {}
         document.look_logical = lambda state, address, access, place, cpl: made.walk(access, changes)
+        _open(window, _template("amd-4"), "walk")
         document.show_logical(True)
         if lit is not None:
             document.go_to_reference(lit)
         view = window.lazy("walk").view
         assert isinstance(view, WalkView)
-        view.bar.folder.setChecked(folded)
+        if folded:
+            view.bar.turn()
         return window
 
     return scene
