@@ -126,15 +126,18 @@ def direct(made: System, memory: SparseMemory, access: Access) -> Composed:
 
 
 SMALL = {"32-bit": (4096, 4 << 20), "PAE": (4096, 2 << 20)}
-ODD = (0, 1, 2, 3, 5, 6, 7, 8, 12, 21, 36, 51, 52, 62, 63)
-"""Bits of entries that rights, sizes and reserved bits depend on."""
+ODD = (*[1] * 10, 0, 2, 3, 5, 6, 7, 8, 12, 21, 36, 51, 52, 62, 63)
+"""Bits of entries that rights, sizes and reserved bits depend on; the right to write, by which flags are set, often."""
 
 
 def spoilt(made: System, access: Access, count: int, random: Random) -> SparseMemory:
-    """The memory with ``count`` bits turned over in what the walk reads: any bit, the telling ones more often."""
+    """The memory with ``count`` bits turned over in what the walk reads: in any stage, some bits more often."""
     memory, steps = made.memory, [step for step in made.walk(access).steps if step.address is not None]
+    stages = sorted({step.stage for step in steps}, key=lambda stage: stage.depth)
     for _ in range(count):
-        step = random.choice(steps)
+        stage, pages_only = random.choice(stages), random.random() < 0.4
+        own = [step for step in steps if step.stage is stage]
+        step = random.choice([step for step in own if step.is_leaf or not pages_only])
         bits = 8 << step.level.entry_shift
         bit = random.choice(ODD) % bits if random.random() < 0.7 else random.randrange(bits)
         assert step.address is not None
