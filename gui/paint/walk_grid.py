@@ -181,7 +181,7 @@ def _stopped_below(
         return
     card(painter, rect, t.hazard_mark, LIT_WIDTH if cell.last == lit else 1.5, t.hazard_ground)
     inner, height = _inner(rect, layout), _line()
-    fault = translate("Walk", "{fault}: {verdict}").format(fault=outcome_name(walk.outcome), verdict=step_verdict(step))
+    fault = _fault_verdict(outcome_name(walk.outcome), step)
     lines = (
         (translate("Walk", "{number} in L0").format(number=cell.led[1]), ui_font(bold=True), t.text),
         (entry_title(step.stage, step.level, step.index, walk), ui_font(SMALL), t.text),
@@ -192,6 +192,10 @@ def _stopped_below(
             painter, QRectF(inner.left(), inner.top() + number * height, inner.width(), height), text, font, color
         )
     warning(painter, QPointF(inner.right() - 5, inner.top() + height / 2))
+
+
+def _fault_verdict(fault: str, step: Step) -> str:
+    return translate("Walk", "{fault}: {verdict}").format(fault=fault, verdict=step_verdict(step))
 
 
 def _inner(rect: QRectF, layout: GridLayout) -> QRectF:
@@ -237,7 +241,7 @@ def _cell(painter: QPainter, rect: QRectF, layout: GridLayout, walk: Walk, cell:
         card(painter, rect, color, LIT_WIDTH if is_lit else 1.25, t.tint(color, LIT if is_lit else VISITED))
     inner = _inner(rect, layout)
     fault = outcome_title(walk.outcome)
-    if text_width(fault, ui_font(SMALL, bold=True)) > inner.width():
+    if layout.lines < NESTED_LINES or text_width(fault, ui_font(SMALL, bold=True)) > inner.width():
         fault = outcome_name(walk.outcome)
     _cell_text(painter, inner, layout, step, cell, fault, lit)
 
@@ -300,8 +304,10 @@ def _lines(step: Step, layout: GridLayout, fault: str, ink: _Ink) -> list[tuple[
     flags = (letters(step), small, ink.quiet)
     if step.rule.stops:
         flags = (fault, ui_font(SMALL, bold=True), ink.verdict)
+    if layout.grid.stages > 1 and layout.lines >= NESTED_LINES:
+        return [address, flags, verdict]
     if layout.grid.stages > 1:
-        return [address, flags, verdict] if layout.lines >= NESTED_LINES else [address, verdict]
+        return [address, (_fault_verdict(fault, step), flags[1], ink.verdict) if step.rule.stops else verdict]
     title = (entry_title(step.stage, step.level, step.index), ui_font(), ink.text)
     full = [title, address, (value, small, ink.text), flags, verdict]
     return [*full[: layout.lines - 2], verdict]

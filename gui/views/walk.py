@@ -4,13 +4,11 @@ from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QGuiApplication, QKeySequence, QPainter, QPaintEvent, QPalette, QShortcut
 from PySide6.QtWidgets import (
     QApplication,
-    QButtonGroup,
     QFrame,
     QHBoxLayout,
     QLabel,
     QScrollArea,
     QSizePolicy,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -33,9 +31,10 @@ from gui.explain import (
 )
 from gui.paint.fault_code import code_lines, height, paint_fault_code
 from gui.paint.marks import empty_state
-from gui.theme import GAP, GRID, MARGIN, PAD, mono_font, signals, theme, ui_font
-from gui.three_stages import counts, told
+from gui.theme import GAP, MARGIN, PAD, mono_font, signals, theme, ui_font
+from gui.three_stages import told
 from gui.widgets.panel import Panel
+from gui.widgets.stages_bar import StagesBar
 from gui.widgets.text_label import TextLabel
 from gui.widgets.walk_canvas import WalkCanvas
 
@@ -110,72 +109,6 @@ class WalkView(QWidget):
         if refusal := self._document.walk_refusal:
             return self.tr("This cannot be walked"), refusal
         return self.tr("No address yet"), self.tr("Type an address in the address bar (Ctrl+L) to walk it.")
-
-
-class StagesBar(QWidget):
-    """Where a nested guest runs: which of its two walks is looked at, each with its cost, and who makes that up."""
-
-    def __init__(self, document: Document, canvas: WalkCanvas, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._document, self._canvas = document, canvas
-        self.logical, self.hardware, self.folder = QToolButton(), QToolButton(), QToolButton()
-        choice = QButtonGroup(self)
-        for button in (self.logical, self.hardware):
-            button.setCheckable(True)
-            choice.addButton(button)
-        self.logical.setToolTip(
-            self.tr("Each address of L2 through L1's tables, each of L1 through L0's: no hardware does")
-        )
-        self.hardware.setToolTip(self.tr("L2's tables through the one table in which L0 put L1's and its own together"))
-        self.folder.setToolTip(self.tr("Fold L0's references into the entries that they lead to (F)"))
-        self.counts = TextLabel(role="muted")
-        self.counts.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        row = QHBoxLayout()
-        row.setSpacing(GRID)
-        row.addWidget(self.logical)
-        row.addWidget(self.hardware)
-        row.addStretch()
-        row.addWidget(self.folder)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(MARGIN - GRID, 0, MARGIN, GAP)
-        column.setSpacing(GRID)
-        column.addLayout(row)
-        below = QHBoxLayout()
-        below.setContentsMargins(GRID, 0, 0, 0)
-        below.addWidget(self.counts)
-        column.addLayout(below)
-        self.logical.clicked.connect(lambda: document.show_logical(True))
-        self.hardware.clicked.connect(lambda: document.show_logical(False))
-        self.folder.clicked.connect(self.turn)
-        document.changed.connect(self._on_change)
-        self._show()
-
-    def _on_change(self, change: Change) -> None:
-        if change & Change.WALK:
-            self._show()
-
-    def turn(self) -> None:
-        """Fold L0's references away, or unfold them."""
-        self._canvas.fold(not self._canvas.is_folded)
-        self._show()
-
-    def _show(self) -> None:
-        logical, hardware = self._document.logical, self._document.hardware
-        self.setVisible(logical is not None)
-        if logical is None:
-            return
-        shown = self._document.is_logical
-        self.logical.setChecked(shown)
-        self.hardware.setChecked(not shown)
-        text = self.tr("As L1 sees it (logical): {references}")
-        self.logical.setText(text.format(references=references(logical.references)))
-        text = self.tr("As hardware walks it (collapsed): {references}")
-        self.hardware.setText(text.format(references=references(hardware.references if hardware else 0)))
-        self.hardware.setEnabled(hardware is not None)
-        self.folder.setVisible(shown)
-        self.folder.setText(self.tr("Unfold L0") if self._canvas.is_folded else self.tr("Fold L0"))
-        self.counts.setVisible(shown)
-        self.counts.setText(counts(logical))
 
 
 class ReferencePanel(QScrollArea):

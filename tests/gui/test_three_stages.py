@@ -306,6 +306,16 @@ def test_the_switch_says_what_each_walk_costs(tmp_path: Path, qtbot: QtBot) -> N
     assert view.title.text() == "Walk"
 
 
+def test_in_little_room_the_switch_says_less_but_is_read_out_in_full(tmp_path: Path, qtbot: QtBot) -> None:
+    document = nested(tmp_path)
+    view = show(qtbot, document)
+    document.show_logical(True)
+    view.resize(420, 700)
+    qtbot.waitUntil(lambda: view.bar.width() <= 420)
+    assert (view.bar.logical.text(), view.bar.hardware.text()) == ("Logical: 124", "Collapsed: 4")
+    assert view.bar.logical.accessibleName() == "As L1 sees it (logical): 124 references"
+
+
 def test_f_folds_and_unfolds(tmp_path: Path, qtbot: QtBot) -> None:
     document = nested(tmp_path)
     view = show(qtbot, document)
