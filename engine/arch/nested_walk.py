@@ -61,7 +61,7 @@ class _Second:
     """A second stage as the walk above goes through it, and ``host``, the stage that it goes through itself."""
 
     def __init__(self, second: SecondStage, host: SecondStage | None = None, stage: Stage = Stage.NESTED) -> None:
-        self.second = second
+        self._second = second
         self._levels, self._root, self._reach = second.paging.levels, second.paging.root, second.reach
         self._stage, self._late_flags = stage, second.late_flags
         self._host = _Second(host, stage=Stage.HOST) if host is not None else None
@@ -104,9 +104,9 @@ class _Second:
         return self.translate(trail, address, self._table, row, target, column, middle)
 
     def update(self, page: Leaf, address: int) -> Stop | None:
-        missing = self.second.update_needs & ~page.every
+        missing = self._second.update_needs & ~page.every
         if missing:
-            table = self.second.table
+            table = self._second.table
             writing = msgspec.structs.replace(table, need=table.need | missing, writes=True)
             return Stop(
                 Reason.RIGHTS, page.every, writing.violations(page.every, page.some, page.tables, page.value),

@@ -381,21 +381,15 @@ def descend(
             add(Step(stage, lv, index, at, value, _TABLE, row, target, column, middle))
             flags = accessed & ~value
         if flags:
+            setting = (at, entry_shift, value, flags, page, lies)
             if late_flags:
-                used.append((at, entry_shift, value, flags, page, lies))
-            else:
-                if page is not None and through is not None:
-                    refused = through.update(page, lies)
-                    if refused is not None:
-                        return refused
-                trail.set_flags(at, entry_shift, value, flags)
+                used.append(setting)
+            elif (refused := _set_flags(trail, through, *setting)) is not None:
+                return refused
         if is_leaf:
-            for entry_at, size, old, new_flags, entry_page, entry_lies in used:
-                if entry_page is not None and through is not None:
-                    refused = through.update(entry_page, entry_lies)
-                    if refused is not None:
-                        return refused
-                trail.set_flags(entry_at, size, old, new_flags)
+            for setting in used:
+                if (refused := _set_flags(trail, through, *setting)) is not None:
+                    return refused
             page_shift = lv.page_shift
             physical = (value & lv.page_address) | ((value & lv.high) << lv.high_shift)
             return Leaf(physical | address & ((1 << page_shift) - 1), page_shift, every, some, tables, value)
@@ -404,12 +398,27 @@ def descend(
     raise AssertionError("the last level always maps a page")
 
 
-_NESTED, _HOST, _TABLE, _PAGE = (
-    Stage.NESTED,
-    Stage.HOST,
-    Rule.TABLE,
-    Rule.PAGE,
-)  # names of this module are found faster than members
+_NESTED, _HOST = Stage.NESTED, Stage.HOST  # names of this module are found faster than members
+_TABLE, _PAGE = Rule.TABLE, Rule.PAGE
+
+
+def _set_flags(
+    trail: Trail,
+    through: Through | None,
+    at: int,
+    entry_shift: int,
+    old: int,
+    flags: int,
+    page: Leaf | None,
+    lies: int,
+) -> Stop | None:
+    """Set ``flags`` in the entry at ``at``, or say why not: it is at ``lies``, in ``page``, for the stage below."""
+    if page is not None and through is not None:
+        refused = through.update(page, lies)
+        if refused is not None:
+            return refused
+    trail.set_flags(at, entry_shift, old, flags)
+    return None
 
 
 def walk(memory: PhysicalMemory, paging: Paging, address: int, access: Access = READ) -> Walk:

@@ -1,7 +1,7 @@
 """The walk as a picture: a cell a reference, numbered in the order hardware makes them."""
 
 import msgspec
-from PySide6.QtCore import QPointF, QRectF, QSizeF, Qt
+from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtGui import QColor, QFont, QPainter, QPen
 
 from engine.arch.addresses import grouped
@@ -20,92 +20,12 @@ from gui.paint.marks import (
     tick,
     warning,
 )
+from gui.paint.walk_layout import NESTED_LINES, GridLayout, text_line
 from gui.theme import GAP, GRID, MARGIN, RADIUS, mono_font, theme, ui_font
 from gui.three_stages import kind
 
-LEAST_WIDTH, MOST_WIDTH = 19 * GRID, 46 * GRID
-"""Of a cell."""
 VISITED, SPOT, LIT, LIT_WIDTH = 0.09, 0.16, 0.24, 3.0
 """Strength of the level's colour in cells, in places of strips, and in what is lit; stroke of the lit cell."""
-
-
-class GridLayout(msgspec.Struct, frozen=True):
-    """Where the cells stand. ``lines``: how many lines of text a cell has room for, below its strip.
-
-    ``strip``: the height that the strips take; 0 where there are none, or where they are folded away.
-    """
-
-    grid: Grid
-    size: QSizeF
-    cell: QSizeF
-    left: float
-    top: float
-    lines: int
-    strip: float = 0
-
-    def rect(self, row: int, column: int) -> QRectF:
-        gap = float(GAP)
-        x = self.left + column * (self.cell.width() + gap)
-        return QRectF(x, self.top + row * (self.cell.height() + gap), self.cell.width(), self.cell.height())
-
-    def body(self, row: int, column: int) -> QRectF:
-        """The place without its strip."""
-        return self.rect(row, column).adjusted(0, self.strip, 0, 0)
-
-    def spot(self, cell: Cell, number: int) -> QRectF:
-        """Place ``number`` in the strip of ``cell``."""
-        rect, count = self.rect(cell.row, cell.column), len(cell.strip)
-        width = (rect.width() - (count - 1) * SPOT_GAP) / count
-        return QRectF(rect.left() + number * (width + SPOT_GAP), rect.top(), width, self.strip - GRID)
-
-    def place(self, step: int) -> QRectF | None:
-        """Where ``step`` is shown: its own place, or the cell whose folded strip it is in."""
-        cell = self.grid.cell_of(step)
-        if cell is None:
-            return None
-        number = cell.spot_of(step)
-        return self.spot(cell, number) if self.strip and number is not None else self.body(cell.row, cell.column)
-
-    def cell_at(self, point: QPointF) -> Cell | None:
-        return next((cell for cell in self.grid.cells if self.rect(cell.row, cell.column).contains(point)), None)
-
-    def step_at(self, point: QPointF) -> int | None:
-        """The step that is shown at ``point``."""
-        cell = self.cell_at(point)
-        if cell is None or self.body(cell.row, cell.column).contains(point):
-            return cell.last if cell is not None else None
-        spots = (spot.step for number, spot in enumerate(cell.strip) if self.spot(cell, number).contains(point))
-        return next(spots, None)
-
-
-MOST_LINES, LEAST_LINES, NESTED_LINES = {1: 6, 2: 4, 3: 4}, 3, 4
-"""By the number of stages; the most is what there is to say."""
-SPOT_GAP = 2
-"""Between the places of a strip, which are one thing."""
-
-
-def _line() -> float:
-    return line_height(ui_font())
-
-
-def lay_out_grid(grid: Grid, width: float, height: float, folded: bool = False) -> GridLayout:
-    """The grid in the given room, or as much larger as it must be. ``folded``: without its strips."""
-    heads = [head for head in grid.rows if head.title]
-    notes = max((text_width(head.note or head.title, mono_font(SMALL)) for head in heads), default=0)
-    titles = max((text_width(head.title, ui_font(bold=True)) + 3 * GRID for head in heads), default=0)
-    left = MARGIN + max(notes, titles) + (2 * GAP if heads else 0)
-    strip = _line() + 2 * GRID if grid.lowest and not folded else 0
-    top = line_height(ui_font(bold=True)) + GRID + (_line() + GRID if strip else 0)
-    columns, rows = len(grid.columns), len(grid.rows)
-    room = (width - left - MARGIN - (columns - 1) * GAP) / columns
-    least = len(grid.lowest) * (text_width("888", ui_font(SMALL)) + 2 * SPOT_GAP) if strip else 0
-    cell_width = max(LEAST_WIDTH, least, min(room, MOST_WIDTH))
-    most = MOST_LINES[grid.stages]
-    room_high = (height - top) / rows - GAP - strip
-    lines = max(LEAST_LINES, min(most, int((room_high - 2 * GRID) / _line() + 0.01)))
-    cell_height = strip + lines * _line() + max(2 * GRID, min(room_high - lines * _line(), 4 * GRID))
-    size = QSizeF(left + columns * (cell_width + GAP) - GAP + MARGIN, top + rows * (cell_height + GAP))
-    return GridLayout(grid, size, QSizeF(cell_width, cell_height), left, top, lines, strip)
 
 
 def paint_grid(painter: QPainter, layout: GridLayout, walk: Walk, lit: int | None) -> None:
@@ -113,7 +33,7 @@ def paint_grid(painter: QPainter, layout: GridLayout, walk: Walk, lit: int | Non
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
     grid = layout.grid
     if layout.strip:
-        _legend(painter, QRectF(layout.left, 0, layout.size.width() - layout.left - MARGIN, _line()), walk, grid)
+        _legend(painter, QRectF(layout.left, 0, layout.size.width() - layout.left - MARGIN, text_line()), walk, grid)
     heads = line_height(ui_font(bold=True))
     for column, head in enumerate(grid.columns):
         above = layout.rect(0, column)
@@ -180,7 +100,7 @@ def _stopped_below(
         _not_reached(painter, rect)
         return
     card(painter, rect, t.hazard_mark, LIT_WIDTH if cell.last == lit else 1.5, t.hazard_ground)
-    inner, height = _inner(rect, layout), _line()
+    inner, height = _inner(rect, layout), text_line()
     fault = _fault_verdict(outcome_name(walk.outcome), step)
     lines = (
         (translate("Walk", "{number} in L0").format(number=cell.led[1]), ui_font(bold=True), t.text),
@@ -200,7 +120,7 @@ def _fault_verdict(fault: str, step: Step) -> str:
 
 def _inner(rect: QRectF, layout: GridLayout) -> QRectF:
     """The room for a cell's lines of text."""
-    slack = (rect.height() - layout.lines * _line()) / 2
+    slack = (rect.height() - layout.lines * text_line()) / 2
     return rect.adjusted(GAP, slack, -GAP, -slack)
 
 
@@ -212,9 +132,9 @@ def _column_head(painter: QPainter, rect: QRectF, head: Head) -> None:
 
 
 def _row_head(painter: QPainter, rect: QRectF, head: Head) -> None:
-    line = line_height(ui_font(bold=True))
-    level_title(painter, QRectF(rect.left(), rect.top() + GRID, rect.width(), line), head.level or 0, head.title)
-    below = QRectF(rect.left(), rect.top() + GRID + line, rect.width(), _line())
+    height = line_height(ui_font(bold=True))
+    level_title(painter, QRectF(rect.left(), rect.top() + GRID, rect.width(), height), head.level or 0, head.title)
+    below = QRectF(rect.left(), rect.top() + GRID + height, rect.width(), text_line())
     draw_text(painter, below, head.note, mono_font(SMALL), theme().muted)
 
 
@@ -273,7 +193,7 @@ def _cell_text(
     ink = _ink(step, later, is_lit)
     to_come = lit is not None and cell.step > lit
     number = str(cell.reference) if cell.reference is not None else translate("Walk", "register")
-    height = _line()
+    height = text_line()
     first = QRectF(rect.left(), rect.top(), rect.width(), height)
     draw_text(painter, first, number, ui_font(bold=True), ink.text)
     if cell.led is not None and not layout.strip:
@@ -331,7 +251,7 @@ def _end(painter: QPainter, layout: GridLayout, walk: Walk, lit: int | None) -> 
     else:
         card(painter, rect, t.level(0) if reached and ok else t.line, 2 if reached and ok else 1)
     inner = rect.adjusted(GAP, 1.5 * GRID, -GAP, -GRID)
-    height = _line()
+    height = text_line()
     places = [QRectF(inner.left(), inner.top() + n * height, inner.width(), height) for n in range(3)]
     text = t.hazard_text if reached and fault_here else t.text if reached and ok else t.muted
     draw_text(painter, places[0], title, ui_font(bold=True), text)

@@ -7,7 +7,8 @@ from PySide6.QtWidgets import QFrame, QScrollArea, QSizePolicy, QToolTip, QWidge
 from gui.document import Change, Document
 from gui.explain import reads, reference_title, step_verdict
 from gui.models.walk_grid import walk_grid
-from gui.paint.walk_grid import GridLayout, lay_out_grid, paint_grid
+from gui.paint.walk_grid import paint_grid
+from gui.paint.walk_layout import GridLayout, lay_out_grid
 from gui.theme import GRID, signals
 
 

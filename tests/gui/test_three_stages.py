@@ -12,7 +12,8 @@ from engine.arch.walk import Stage, Walk
 from gui import explain, three_stages
 from gui.document import Document
 from gui.models.walk_grid import Cell, Grid, end_texts, walk_grid
-from gui.paint.walk_grid import GridLayout, lay_out_grid, paint_grid
+from gui.paint.walk_grid import paint_grid
+from gui.paint.walk_layout import GridLayout, lay_out_grid
 from gui.views.inspector import InspectorView
 from gui.views.walk import WalkView
 from gui.widgets.hierarchy_canvas import HierarchyCanvas
