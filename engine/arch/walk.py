@@ -381,14 +381,15 @@ def descend(
             add(Step(stage, lv, index, at, value, _TABLE, row, target, column, middle))
             flags = accessed & ~value
         if flags:
-            setting = (at, entry_shift, value, flags, page, lies)
             if late_flags:
-                used.append(setting)
-            elif (refused := _set_flags(trail, through, *setting)) is not None:
+                used.append((at, entry_shift, value, flags, page, lies))
+            elif through is None:
+                trail.set_flags(at, entry_shift, value, flags)
+            elif (refused := _set_flags(trail, through, at, entry_shift, value, flags, page, lies)) is not None:
                 return refused
         if is_leaf:
-            for setting in used:
-                if (refused := _set_flags(trail, through, *setting)) is not None:
+            for late in used:
+                if (refused := _set_flags(trail, through, *late)) is not None:
                     return refused
             page_shift = lv.page_shift
             physical = (value & lv.page_address) | ((value & lv.high) << lv.high_shift)
@@ -453,7 +454,8 @@ def walk(memory: PhysicalMemory, paging: Paging, address: int, access: Access = 
     else:
         outcome = end
     updates = flags_written(trail, paging, outcome) if trail.updates else ()
-    return Walk(address, linear, access, paging, tuple(trail.steps), outcome, updates, stopped_by=stopped_by)
+    steps = tuple(trail.steps)
+    return Walk(address, linear, access, paging, steps, outcome, updates, None, None, stopped_by)
 
 
 _TOP = U64 + 1
