@@ -275,7 +275,7 @@ def grid_text(walk: Walk) -> list[str]:
     for number, step in numbered(walk):
         mark = "!" if step.rule.stops else ""
         at = f"{'–' if number is None else number:>{max(width, 2)}}"
-        name = f"[{step.index}]" if step.stage is Stage.NESTED else _name(walk, step)
+        name = f"[{step.index}]" if step.stage is Stage.NESTED else step_name(step, walk)
         column = {Stage.NESTED: step.level.level, Stage.HOST: step.column}.get(step.stage, GUEST_COLUMN)
         rows.setdefault(step.row, {})[column] = f"{at} {name}{mark}"
     names = {lv.level: _table(walk, Stage.GUEST, lv.name) for lv in walk.paging.levels}
@@ -358,12 +358,13 @@ def _question(walk: Walk) -> Iterator[str]:
             yield f"{name}{stage.name}, root {grouped(stage.paging.root)}"
 
 
-def _table(walk: Walk, stage: Stage, name: str) -> str:
+def _table(walk: Walk | None, stage: Stage, name: str) -> str:
     """The name of a table with whose it is."""
-    return f"{LAYER[stage]} {name}" if walk.host is not None else f"{PREFIX[stage]}{name}"
+    return f"{LAYER[stage]} {name}" if walk is not None and walk.host is not None else f"{PREFIX[stage]}{name}"
 
 
-def _name(walk: Walk, step: Step) -> str:
+def step_name(step: Step, walk: Walk | None = None) -> str:
+    """ "nPML4[254]": guest tables with a g, nested ones with an n; "L1 PML4[254]" where ``walk`` has three stages."""
     return f"{_table(walk, step.stage, step.level.name)}[{step.index}]"
 
 
@@ -371,7 +372,7 @@ def _row(walk: Walk, number: int | None, step: Step) -> tuple[str, ...]:
     digits = 2 << step.level.entry_shift
     return (
         "–" if number is None else str(number),
-        _name(walk, step),
+        step_name(step, walk),
         "register" if step.address is None else grouped(step.address),
         "?" if step.value is None else grouped(step.value, digits),
         " ".join(_flags(step)),
