@@ -7,6 +7,7 @@ import msgspec
 
 from engine.arch.addresses import grouped, size_name
 from engine.arch.faults import Translated
+from engine.arch.paging import Level
 from engine.arch.walk import Stage, Step, Walk
 from gui.explain import outcome_title, translate
 
@@ -94,19 +95,6 @@ def _more_stages(walk: Walk) -> Grid:
     assert walk.second is not None
     nested, guest = walk.second.paging.levels, walk.paging.levels
     lowest = walk.host.paging.levels if walk.host is not None else ()
-    guests, nests, entry = (
-        translate("Walk", "g{table}"),
-        translate("Walk", "n{table}"),
-        translate("Walk", "guest entry"),
-    )
-    if lowest:
-        guests, nests, entry = (
-            translate("Walk", "L2 {table}"), translate("Walk", "L1 {table}"), translate("Walk", "L2 entry"),
-        )  # fmt: skip
-    columns = [Head(nests.format(table=level.name), level.level) for level in nested]
-    columns.append(Head(entry, None))
-    rows = [Head(guests.format(table=level.name), level.level, _target(walk, level.level)) for level in guest]
-    rows.append(Head(translate("Walk", "page"), 0, _target(walk, 0)))
     row_of = {level.level: row for row, level in enumerate(guest)} | {0: len(guest)}
     column_of = {level.level: column for column, level in enumerate(nested)}
     steps: dict[tuple[int, int], int] = {}
@@ -117,8 +105,8 @@ def _more_stages(walk: Walk) -> Grid:
         else:
             column = column_of[step.level.level] if step.stage is Stage.NESTED else len(nested)
             steps[row_of[step.row], column] = number
-    places = [(row, column) for row in range(len(rows)) for column in range(len(columns))]
     end = (len(guest), len(nested))
+    places = [(row, column) for row in range(end[0] + 1) for column in range(end[1] + 1)]
     if not lowest:
         places.remove(end)
     registers = _register_row(walk)
@@ -133,8 +121,22 @@ def _more_stages(walk: Walk) -> Grid:
     cells = tuple(
         msgspec.structs.replace(cell, strip=strip(cell.row, cell.column)) for cell in _cells(walk, steps, places)
     )
-    heads = tuple(Head(level.name, level.level) for level in lowest)
-    return Grid(tuple(columns), tuple(rows), cells, end, 3 if lowest else 2, heads)
+    columns, rows = _heads(walk, nested, guest)
+    return Grid(columns, rows, cells, end, 3 if lowest else 2, tuple(Head(level.name, level.level) for level in lowest))
+
+
+def _heads(
+    walk: Walk, nested: tuple[Level, ...], guest: tuple[Level, ...]
+) -> tuple[tuple[Head, ...], tuple[Head, ...]]:
+    """The headings of the columns and of the rows."""
+    over, beside, last = translate("Walk", "n{table}"), translate("Walk", "g{table}"), translate("Walk", "guest entry")
+    if walk.host is not None:
+        over, beside = translate("Walk", "L1 {table}"), translate("Walk", "L2 {table}")
+        last = translate("Walk", "L2 entry")
+    columns = [Head(over.format(table=level.name), level.level) for level in nested]
+    rows = [Head(beside.format(table=level.name), level.level, _target(walk, level.level)) for level in guest]
+    page = Head(translate("Walk", "page"), 0, _target(walk, 0))
+    return (*columns, Head(last, None)), (*rows, page)
 
 
 def _target(walk: Walk, row: int) -> str:

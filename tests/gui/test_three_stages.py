@@ -30,6 +30,14 @@ def stopped(made: System, number: int) -> Walk:
     return made.walk(READ, {address: 0})
 
 
+def beyond(made: System) -> Walk:
+    """The walk of a page that L1 puts where a 4-level EPT does not reach: it stops between two references."""
+    step = [step for step in made.walk().steps if step.stage is Stage.NESTED][-1]
+    assert step.address is not None
+    assert step.value is not None
+    return made.walk(READ, {step.address: step.value | 1 << 48})
+
+
 def shown(cell: Cell) -> str:
     """A cell as text: the numbers of its strip, then its own; "." where the walk did not come, "r" for a register."""
     spots = [str(spot.reference or ".") for spot in cell.strip]
@@ -87,6 +95,13 @@ def test_where_l0_stops_the_walk_the_entry_above_is_not_read() -> None:
     assert (stop.row, stop.column, stop.last, stop.led) == (0, 1, 8, (6, 9))
 
 
+def test_a_walk_that_stops_between_two_references_says_so_at_its_end() -> None:
+    walk = WALKS["beyond reach"]
+    assert row(walk_grid(walk), 4)[-2:] == ["116 117 118 119 [120]", ". . . . [.]"]
+    assert end_texts(walk)[0].startswith("EPT violation")
+    assert three_stages.told(walk).startswith("L0's tables say so")
+
+
 def test_two_stages_have_no_strips() -> None:
     grid = walk_grid(system().hardware())
     assert (grid.stages, grid.lowest) == (2, ())
@@ -98,6 +113,7 @@ def test_two_stages_have_no_strips() -> None:
 WALKS = {
     "4x4x4": system().walk(), "5x5x5": system("5-level", "5-level EPT", "5-level EPT").walk(),
     "PAE in 32-bit": system("PAE", "32-bit NPT", "5-level NPT").walk(), "L0 stops": stopped(system(), 8),
+    "beyond reach": beyond(system("4-level", "4-level EPT", "4-level EPT")),
 }  # fmt: skip
 
 
