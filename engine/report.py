@@ -43,9 +43,11 @@ def walk_json(walk: Walk) -> dict[str, Any]:
         "access": _access_json(walk),
         "paging": _paging_json(walk.paging),
         "second": _second_json(walk.second) if walk.second else None,
+        "host": _second_json(walk.host) if walk.host else None,
         "gpa": _hex(walk.gpa),
         "steps": [_step_json(number, step) for number, step in numbered(walk)],
         "outcome": outcome_json(walk.outcome),
+        "stopped_by": walk.stopped_by.value if walk.stopped_by else None,
         "updates": [_update_json(update) for update in walk.updates],
         "references": walk.references,
         "cache_lines": walk.cache_lines,
@@ -170,6 +172,8 @@ def _step_json(number: int | None, step: Step) -> dict[str, Any]:
         "entry": step.entry.name,
         "address": _hex(step.address),
         "target": _hex(step.target),
+        "column": step.column,
+        "middle": _hex(step.middle),
         "value": _hex(step.value),
         "fields": [_field_json(field) for field in step.decoded()],
         "base": _hex(step.base),
@@ -235,6 +239,13 @@ UNTOLD = (Role.SIZE, Role.ADDRESS, Role.IGNORED, Role.RESERVED)
 GUEST_COLUMN = 0
 """Of the grid: no level of the second stage has this number."""
 PREFIX = {Stage.ONE: "", Stage.GUEST: "g", Stage.NESTED: "n"}
+LAYER = {Stage.GUEST: "L2", Stage.NESTED: "L1", Stage.HOST: "L0"}
+"""Whose tables the stages are, where there are three."""
+TOLD = {
+    Stage.GUEST: "L2's tables stopped it: a fault for L2",
+    Stage.NESTED: "L1's tables stopped it: an exit to L1",
+    Stage.HOST: "L0's tables stopped it: an exit that L0 handles",
+}
 
 
 def walk_text(walk: Walk) -> str:
@@ -243,6 +254,8 @@ def walk_text(walk: Walk) -> str:
     if walk.second is not None:
         lines += [*grid_text(walk), ""]
     lines += [*_steps_text(walk), *outcome_text(walk.outcome)]
+    if walk.host is not None and walk.stopped_by is not None:
+        lines.append(TOLD[walk.stopped_by])
     lines += [f"   {field.why}" for step in walk.steps[-1:] for field in step.decoded() if field.why]
     lines += [_update_text(update) for update in walk.updates]
     references, lines_read = _count(walk.references, "reference"), _count(walk.cache_lines, "cache line")
@@ -252,20 +265,22 @@ def walk_text(walk: Walk) -> str:
 def grid_text(walk: Walk) -> list[str]:
     """A two-dimensional walk as a grid: a row a guest level, a column a nested one, in a cell reference and slot.
 
-    The reference at which the walk stopped is marked with an exclamation mark.
+    The reference at which the walk stopped is marked with an exclamation mark. Of three stages a cell has the entry of
+    L1 or L2, which L0's references since the cell before lead to; or the last of these where they lead to none.
     """
     assert walk.second is not None
     columns = [lv.level for lv in walk.second.paging.levels]
+    three, width = walk.host is not None, len(str(walk.references))
     rows: dict[int, dict[int, str]] = {}
     for number, step in numbered(walk):
         mark = "!" if step.rule.stops else ""
-        at = f"{number:>2}" if number is not None else " –"
-        name = f" {_name(step)}" if step.stage is Stage.GUEST else f" [{step.index}]"
-        column = GUEST_COLUMN if step.stage is Stage.GUEST else step.level.level
-        rows.setdefault(step.row, {})[column] = f"{at}{name}{mark}"
-    names = {lv.level: f"g{lv.name}" for lv in walk.paging.levels}
-    headings = [f"n{lv.name}" for lv in walk.second.paging.levels]
-    cells = [("for", *headings, "guest entry")]
+        at = f"{'–' if number is None else number:>{max(width, 2)}}"
+        name = f"[{step.index}]" if step.stage is Stage.NESTED else step_name(step, walk)
+        column = {Stage.NESTED: step.level.level, Stage.HOST: step.column}.get(step.stage, GUEST_COLUMN)
+        rows.setdefault(step.row, {})[column] = f"{at} {name}{mark}"
+    names = {lv.level: _table(walk, Stage.GUEST, lv.name) for lv in walk.paging.levels}
+    headings = [_table(walk, Stage.NESTED, lv.name) for lv in walk.second.paging.levels]
+    cells = [("for", *headings, "L2 entry" if three else "guest entry")]
     cells += [
         (names.get(row, "page"), *(found.get(column, "") for column in [*columns, GUEST_COLUMN]))
         for row, found in rows.items()
@@ -274,17 +289,23 @@ def grid_text(walk: Walk) -> list[str]:
 
 
 def _steps_text(walk: Walk) -> Iterator[str]:
-    """The table of references; in two dimensions those for one guest-physical address under a line that names it."""
+    """The table of references; those for one address of the stage above under a line that names it."""
     if not walk.steps:
         return
-    lines = _columns([HEADINGS, *(_row(number, step) for number, step in numbered(walk))])
+    lines = _columns([HEADINGS, *(_row(walk, number, step) for number, step in numbered(walk))])
     yield next(lines)
-    target = None
+    target = middle = None
     for line, step in zip(lines, walk.steps, strict=True):
         if step.target != target and step.target is not None:
             guest = next((lv for lv in walk.paging.levels if lv.level == step.row), None)
-            yield f"{f'g{guest.name} entry' if guest else 'page'} at GPA {grouped(step.target)}"
-        target = step.target
+            what = f"{_table(walk, Stage.GUEST, guest.name)} entry" if guest else "page"
+            yield f"{what} at {'L2 ' if walk.host else ''}GPA {grouped(step.target)}"
+            middle = None
+        if step.middle != middle and step.middle is not None and walk.second is not None:
+            nested = next((lv for lv in walk.second.paging.levels if lv.level == step.column), None)
+            what = f"{_table(walk, Stage.NESTED, nested.name)} entry" if nested else "which is"
+            yield f"   {what} at L1 GPA {grouped(step.middle)}"
+        target, middle = step.target, step.middle
         yield line
     yield ""
 
@@ -330,20 +351,28 @@ def _question(walk: Walk) -> Iterator[str]:
     if walk.linear != walk.address:
         yield f"walked: {grouped(walk.linear)}"
     root = f", root {grouped(paging.root)}" if paging.format else ""
-    yield f"{'guest: ' if second else ''}{paging.name}{root}"
-    if second is not None:
-        yield f"host: {second.name}, root {grouped(second.paging.root)}"
+    guest, host = ("L2: ", "L1: ") if walk.host else ("guest: ", "host: ") if second else ("", "")
+    yield f"{guest}{paging.name}{root}"
+    for name, stage in ((host, second), ("L0: ", walk.host)):
+        if stage is not None:
+            yield f"{name}{stage.name}, root {grouped(stage.paging.root)}"
 
 
-def _name(step: Step) -> str:
-    return f"{PREFIX[step.stage]}{step.level.name}[{step.index}]"
+def _table(walk: Walk | None, stage: Stage, name: str) -> str:
+    """The name of a table with whose it is."""
+    return f"{LAYER[stage]} {name}" if walk is not None and walk.host is not None else f"{PREFIX[stage]}{name}"
 
 
-def _row(number: int | None, step: Step) -> tuple[str, ...]:
+def step_name(step: Step, walk: Walk | None = None) -> str:
+    """ "nPML4[254]": guest tables with a g, nested ones with an n; "L1 PML4[254]" where ``walk`` has three stages."""
+    return f"{_table(walk, step.stage, step.level.name)}[{step.index}]"
+
+
+def _row(walk: Walk, number: int | None, step: Step) -> tuple[str, ...]:
     digits = 2 << step.level.entry_shift
     return (
         "–" if number is None else str(number),
-        _name(step),
+        step_name(step, walk),
         "register" if step.address is None else grouped(step.address),
         "?" if step.value is None else grouped(step.value, digits),
         " ".join(_flags(step)),
