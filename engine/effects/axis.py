@@ -57,7 +57,8 @@ class Axis(msgspec.Struct, frozen=True):
         """`place` of many addresses, each of them in a span or at its end."""
         known = [edge for span in self.spans for edge in (span.start, span.end)]
         drawn = [edge for span in self.spans for edge in (span.left, span.right)]
-        return np.interp(addresses.astype(np.float64), np.array(known, np.float64), np.array(drawn))
+        found: Doubles = np.interp(addresses.astype(np.float64), np.array(known, np.float64), np.array(drawn))
+        return found
 
 
 def axis(comparison: Comparison) -> Axis:
