@@ -32,6 +32,8 @@ from engine.scenario import Scenario
 
 MOST_WALKS = 24
 """Walks that are shown in full."""
+FEW = 5
+"""Events that did not happen that are told of at once."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -71,6 +73,9 @@ def _lead(story: Story, held: tuple[Held, ...]) -> Iterator[Block]:
     about = _about(story)
     if about:
         yield Paragraph(about)
+    refused = [(number, refusal) for number, _, _, refusal in story if refusal is not None]
+    if refused:
+        yield Items(tuple(f"Event {number} did not happen: {refusal.reason}" for number, refusal in refused[:FEW]))
     grave = [h for h in held if h.finding.severity is not Severity.NOTE]
     if not grave:
         yield Paragraph("No hazard is found at any step.")

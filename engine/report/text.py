@@ -118,8 +118,7 @@ def _fields(block: Fields, width: int) -> Iterator[str]:
 def _table(block: Table, width: int) -> Iterator[str]:
     if block.titled:
         yield from (*wrapped(f"{block.title}:", width), "")
-    marks = any(row.marked for row in block.rows)
-    indent = "  " if marks else ""
+    indent = " " * INDENT
     rows = [Row(tuple(map(ascii_text, row.cells)), row.marked) for row in (Row(block.head), *block.rows)]
     full = [row.cells for row in rows if len(row.cells) > 1]
     widths = fitted(list(zip(*full, strict=True)), width - len(indent))
