@@ -133,7 +133,10 @@ def _row(table: Table, row: Row) -> str:
     mark = ' class="marked"' if row.marked else ""
     if len(row.cells) == 1:
         return f'<tr{mark}><th class="group" scope="row" colspan="{len(table.head)}">{clean(row.cells[0])}</th></tr>'
-    cells = "".join(f"<td{_kind(table, at, True)}>{clean(text)}</td>" for at, text in enumerate(row.cells))
+    sign = '<span class="hazard">!</span> ' * row.marked
+    cells = "".join(
+        f"<td{_kind(table, at, True)}>{'' if at else sign}{clean(text)}</td>" for at, text in enumerate(row.cells)
+    )
     return f"<tr{mark}>{cells}</tr>"
 
 

@@ -54,7 +54,6 @@ th.group {{ padding-top: 12px; color: var(--muted); font-weight: 600; }}
 code, .code {{ font-family: {MONO}; font-size: 0.95em; }}
 td.code {{ white-space: nowrap; }}
 tr.marked > * {{ background: var(--hazard-ground); }}
-tr.marked > :first-child {{ box-shadow: -4px 0 0 var(--hazard); }}
 .hazard {{ color: var(--hazard-text); }}
 dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 4px 24px; margin: 12px 0; font-size: 0.9375rem; }}
 dt {{ color: var(--muted); }}

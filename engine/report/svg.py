@@ -90,6 +90,12 @@ def _grid_body(grid: Grid, side: float, width: float, ink: Ink) -> Iterator[str]
             yield from _chip(0, y + 8, head.level)
             yield _text(16, y + 18, head.title, ink("text"), NORMAL, BOLD)
             yield _text(0, y + 36, head.note, ink("muted"), SMALL, MONO)
+    for row, column in _not_reached(grid):
+        x, y = side + column * (width + GAP), HEAD + row * (CELL_HEIGHT + GAP)
+        yield (
+            f'<rect x="{x + 0.5:g}" y="{y + 0.5:g}" width="{width - 1:g}" height="{CELL_HEIGHT - 1}" rx="4" '
+            f'fill="none" stroke="{ink("line")}" stroke-dasharray="4 4"/>'
+        )
     for cell in grid.cells:
         yield from _cell(cell, side + cell.column * (width + GAP), HEAD + cell.row * (CELL_HEIGHT + GAP), width, ink)
     row, column, result, note = grid.end
@@ -101,6 +107,16 @@ def _grid_body(grid: Grid, side: float, width: float, ink: Ink) -> Iterator[str]
         )
         yield _text(x + 8, y + 20, note or "outcome", ink("text"), NORMAL, BOLD)
         yield _text(x + 8, y + 40, result, ink("text"), SMALL, MONO)
+
+
+def _not_reached(grid: Grid) -> Iterator[tuple[int, int]]:
+    """The places that a walk of these stages can come to, and this one did not."""
+    reached = {(cell.row, cell.column) for cell in grid.cells}
+    registers = {cell.row for cell in grid.cells if not cell.number}
+    for row in range(len(grid.rows)):
+        for column in range(len(grid.columns)):
+            if (row, column) not in reached and (row, column) != grid.end[:2] and row not in registers:
+                yield row, column
 
 
 def _chip(x: float, y: float, level: int | None) -> Iterator[str]:
