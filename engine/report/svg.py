@@ -40,7 +40,7 @@ def _svg(key: str, width: float, height: float, title: str, description: str, bo
     lines = "\n".join(body)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
-        f'height="{height:g}" role="img" aria-labelledby="{key}-title {key}-desc">\n'
+        f'height="{height:g}" font-family="sans-serif" role="img" aria-labelledby="{key}-title {key}-desc">\n'
         f'<title id="{key}-title">{clean(title)}</title>\n<desc id="{key}-desc">{clean(description)}</desc>\n'
         f"{lines}\n</svg>"
     )

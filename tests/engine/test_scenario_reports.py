@@ -380,11 +380,11 @@ def test_progress_can_stop_it() -> None:
 
 def test_the_widest_walk_there_can_be_fits() -> None:
     names = ("PML5", "PML4", "PDPT", "PD", "PT")
-    columns = tuple(Head(f"n{name}", 5) for name in names) + (Head("guest entry"),)
-    rows = tuple(Head(f"g{name}", 5) for name in names) + (Head("page", 0),)
+    columns = (*(Head(f"n{name}", 5) for name in names), Head("guest entry"))
+    rows = (*(Head(f"g{name}", 5) for name in names), Head("page", 0))
     cells = tuple(
         Cell(
-            row, column, str(row * 6 + column + 1), f"gPML5[{511}]" if column == 5 else "[511]", "", "", 5, row == 5, ""
+            row, column, str(row * 6 + column + 1), "gPML5[511]" if column == 5 else "[511]", "", "", 5, row == 5, ""
         )
         for row in range(6)
         for column in range(6 - (row == 5))
