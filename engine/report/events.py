@@ -196,8 +196,13 @@ def _entry(number: int, event: ev.Event, state: State, refusal: Refusal | None) 
 
 
 def _lost(event: ev.Event, state: State) -> bool:
-    """Whether the event cost the host a pCPU."""
-    return isinstance(event, ev.ChangeMode) and state.host is not None and bool(state.host.pcpus[event.pcpu].lost)
+    """Whether the event cost the host the pCPU that it is about."""
+    if state.host is None:
+        return False
+    if isinstance(event, ev.GuestAccess):
+        found = state.vcpu(event.vm, event.vcpu)
+        return isinstance(found, tuple) and bool(state.host.pcpus[found[1].pcpu].lost)
+    return isinstance(event, ev.ChangeMode) and bool(state.host.pcpus[event.pcpu].lost)
 
 
 def _joined(blocks: list[Block]) -> Iterator[Block]:

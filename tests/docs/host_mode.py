@@ -45,16 +45,18 @@ DERIVED = "GuestPhysBits"
 """Worked out from the captured level whenever user space asks, so the page has it in words."""
 NOT_YET = "not computed yet"
 Events = tuple[ev.Event, ...]
+USUAL = Parameters()
 READS = ev.GuestAccess(ADDRESS, size=8)
 
 
 # --- the machine of every row
 
 
-def running(setup: PcpuSetup, five: bool, kernel: str = LATEST, bits: int = 48, **parameters: bool) -> Events:
+def running(
+    setup: PcpuSetup, five: bool, kernel: str = LATEST, bits: int = 48, parameters: Parameters = USUAL
+) -> Events:
     """A host of two pCPUs, KVM, and a guest with 4-level paging whose vCPU has read its data on pCPU 0."""
-    load = ev.LoadKvm(kernel, Parameters(**parameters))
-    return (ev.BootHost((setup, setup), five), load, *virtual_machine(0, bits=bits), READS)
+    return (ev.BootHost((setup, setup), five), ev.LoadKvm(kernel, parameters), *virtual_machine(0, bits=bits), READS)
 
 
 def virtual_machine(vm: int, pcpu: int = 0, bits: int = 48) -> Events:
@@ -92,6 +94,8 @@ def came_to(state: State, refusal: Refusal | None) -> str:
         return f"endless {last.reaction.result}{first}"
     if isinstance(effect.fault, EntryFailure):
         return "the guest cannot be entered"
+    if effect.loaded is None and state.host is not None and any(pcpu.lost for pcpu in state.host.pcpus):
+        return "the exit loses the pCPU"
     if effect.exits and not effect.exits[-1].reaction.resumes:
         return effect.exits[-1].reaction.result
     if effect.loaded is not None:
@@ -158,18 +162,18 @@ class Case(msgspec.Struct, frozen=True):
     fresh: Events
 
 
-def plain_case(name: str, setup: PcpuSetup, bits: int = 48, **parameters: bool) -> Case:
+def plain_case(name: str, setup: PcpuSetup, bits: int = 48, parameters: Parameters = USUAL) -> Case:
     fresh = (*virtual_machine(1, 1, bits), msgspec.structs.replace(READS, vm=1))
-    return Case(name, lambda five: running(setup, five, bits=bits, **parameters), READS, fresh)
+    return Case(name, lambda five: running(setup, five, bits=bits, parameters=parameters), READS, fresh)
 
 
 CASES = (
     plain_case("AMD, NPT", amd()),
-    plain_case("AMD, `npt=0`", amd(), npt=False),
+    plain_case("AMD, `npt=0`", amd(), parameters=Parameters(npt=False)),
     plain_case("Intel, EPT", intel()),
     plain_case("Intel, EPT, guest with MAXPHYADDR 52", intel(), 52),
     plain_case("Intel, EPT of 4 levels only", intel(walk5=False)),
-    plain_case("Intel, `ept=0`", intel(), ept=False),
+    plain_case("Intel, `ept=0`", intel(), parameters=Parameters(ept=False)),
 )
 
 
@@ -232,7 +236,9 @@ def kernel_table() -> str:
 
 
 def _kernel_row(kernel: Kernel) -> list[str]:
-    levels, there, fresh = [], [], []
+    levels: list[str] = []
+    there: list[str] = []
+    fresh: list[str] = []
     for five, _ in DIRECTIONS:
         start = running(amd(), five, kernel.key)
         story = told((*start, to(not five), ev.MoveVcpu(1), READS, *FRESH))
@@ -253,41 +259,49 @@ def _kernel_row(kernel: Kernel) -> list[str]:
 # --- the host
 
 
-def host_table() -> str:
-    """Each way to another depth, with the root that is loaded then: what becomes of the host, and of KVM's guest."""
+def host_table(setup: PcpuSetup) -> str:
+    """Each way to another depth, with the root that is loaded then: what becomes of the host, and of KVM's guests."""
     rows = [
-        [_way(way), root.value, change, *_host_row(way, root, five)]
+        [_way(way), root.value, change, *_host_row(setup, way, root, five)]
         for way in Way
         for root in (Root if WAYS[way].keeps_kvm else (Root.REBUILT,))
         for five, change in DIRECTIONS
     ]
-    rows = merged(merged(rows, 2), 1)
-    return table(["way", "it then loads", "change", "what becomes of the host", "a guest's next read there"], rows)
+    head = [
+        "way",
+        "it then loads",
+        "change",
+        "what becomes of the host",
+        "a guest's next read there",
+        "a new VM's first",
+    ]
+    return table(head, merged(merged(rows, 2), 1))
 
 
 def _way(way: Way) -> str:
     return f"{way.value} (all pCPUs)" if WAYS[way].all_pcpus else way.value
 
 
-def _host_row(way: Way, root: Root, five: bool) -> tuple[str, str]:
-    start = running(amd(), five)
-    story = told((*start, to(not five, 1, way, root), ev.MoveVcpu(1), READS))
+def _host_row(setup: PcpuSetup, way: Way, root: Root, five: bool) -> tuple[str, str, str]:
+    start = running(setup, five)
+    story = told((*start, to(not five, 1, way, root), ev.MoveVcpu(1), READS, *FRESH))
     step = len(start) + 1
-    state, read = story.states[step], _without_count(came_to_at(story, story.last))
+    state = story.states[step]
+    read, first = (_without_count(came_to_at(story, at)) for at in (step + 2, story.last))
     assert story.refusals[step] is None
     assert state.host is not None
     if isinstance(state.effect.fault, GeneralProtection):
-        return f"#GP: {state.effect.fault.reason}; nothing changes", read
+        return f"#GP: {state.effect.fault.reason}; nothing changes", read, first
     if state.host.pcpus[1].lost:
-        return "lost: its next fetch or push faults, and so does the handler (triple fault)", "-"
+        return "lost: its next fetch or push faults, and so does the handler (triple fault)", "-", "-"
     if state.module is None:
-        return "a new kernel; KVM and its guests are gone", "-"
-    return "goes on", read
+        return "a new kernel; KVM and its guests are gone", "-", "-"
+    return "goes on", read, first
 
 
 def _without_count(text: str) -> str:
-    """Which references it takes depends on the direction, and is not what that table is about."""
-    return text.split(",")[0]
+    """How many references or exits it takes depends on the direction, and is not what that table is about."""
+    return text.split(",")[0].split(" after")[0]
 
 
 # --- what a guest reaches
@@ -384,7 +398,8 @@ def fields() -> dict[str, str]:
         "captured_intel": captured_table(intel()),
         "outcomes": outcome_table(),
         "kernels": kernel_table(),
-        "hosts": host_table(),
+        "hosts_amd": host_table(amd()),
+        "hosts_intel": host_table(intel()),
         "reach": reach_table(),
         **forged(),
         **table_reads(),

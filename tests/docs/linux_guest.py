@@ -7,7 +7,6 @@ import numpy as np
 from engine.effects.compare import Class, Side, effects, side
 from engine.effects.reaction import Answer, reactions
 from engine.events import (
-    Backing,
     BootHost,
     ChangeMode,
     CreateVcpu,
@@ -18,7 +17,7 @@ from engine.events import (
     SetGuestRegisters,
     SetMemslot,
 )  # fmt: skip
-from engine.kvm.memslots import Pages
+from engine.kvm.memslots import Backing, Pages
 from engine.machine import Configuration
 from engine.memory.image import Image, open_image
 from engine.scenario import Replay, Scenario
