@@ -1,12 +1,18 @@
 """What a change does to all of a guest's memory: two moments compared, in figures, ranges and a picture."""
 
+from collections.abc import Iterator
+from itertools import zip_longest
+
 import msgspec
+import numpy as np
 
 from engine import events as ev
 from engine.arch.addresses import plain
 from engine.arch.arrays import Code, Right
-from engine.arch.rights import Kind
+from engine.arch.faults import Translated
+from engine.arch.rights import READ, Kind
 from engine.arch.second_stage import Kind2
+from engine.arch.walk import Walk
 from engine.effects.compare import EXPOSES, Class, Side, side
 from engine.effects.comparison import Comparison, compare
 from engine.effects.owners import FREE, OUTSIDE
@@ -15,10 +21,12 @@ from engine.errors import InputError
 from engine.host.frames import Owner
 from engine.host.modes import WAYS
 from engine.machine import Refusal
+from engine.machine.look import Place, look
 from engine.report.events import counted
 from engine.report.model import CLASS_NAMES, Block, Fields, Items, Paragraph, Row, Section, Table
 from engine.report.pictures import bands
 from engine.report.story import Progress, Story
+from engine.report.walks import step_name, verdict
 
 MOST_RANGES = 12
 """Ranges that are listed, the gravest and largest first."""
@@ -159,6 +167,7 @@ def _blocks(found: Comparison, chosen: Moments) -> tuple[Block, ...]:
     if virtual:
         blocks.append(Paragraph(virtual))
     blocks.append(_ranges(found))
+    blocks += _readings(found)
     answers = _answers(found)
     if answers:
         blocks += [Paragraph("When such a page is read, KVM's own fault path, run on a copy of the state:"), answers]
@@ -218,6 +227,41 @@ def _range(found: Comparison, run: int) -> Row:
         what = f"{owner_text(int(changed.b_owner[first]))}, {rights_text(int(changed.rights[first]))}"
     gpa = plain(int(changed.start[first]))
     return Row((gpa, f"{last - first + 1:,}", a, b, what or CLASS_NAMES[kind]), kind in EXPOSES)
+
+
+def _readings(found: Comparison) -> Iterator[Table]:
+    """The same tables read in both ways: for the first page that faults now, and the first that is exposed."""
+    changed = found.changed
+    exposed = np.isin(changed.kind, [int(kind) for kind in EXPOSES])
+    for which in (~exposed & (changed.a_code == Code.OK), exposed):
+        rows = np.flatnonzero(which)
+        if len(rows):
+            yield _reading(found, int(changed.start[rows[0]]))
+
+
+def _reading(found: Comparison, gpa: int) -> Table:
+    """The references to one page on side A and on side B, beside one another, and what they come to."""
+    walks = [_looked(one, gpa) for one in (found.a, found.b)]
+    columns = [[(step_name(step), plain(step.address or 0)) for step in walk.steps] for walk in walks]
+    for column, walk in zip(columns, walks, strict=True):
+        column.append(("comes to", _comes_to(walk)))
+    pairs = zip_longest(*columns, fillvalue=("", ""))
+    rows = tuple(Row((*a, *b)) for a, b in pairs)
+    head = ("A reads", "at", "B reads", "at")
+    title = f"The same tables, read for GPA {plain(gpa)} on both sides"
+    return Table(title, head, rows, code=frozenset({0, 1, 2, 3}), titled=True)
+
+
+def _looked(one: Side, gpa: int) -> Walk:
+    walk = look(one.state, gpa, READ, Place(vm=one.vm.index, vcpu=one.vcpu.index, physical=True))
+    assert not isinstance(walk, Refusal)
+    return walk
+
+
+def _comes_to(walk: Walk) -> str:
+    if isinstance(walk.outcome, Translated):
+        return f"HPA {plain(walk.outcome.address)}"
+    return verdict(walk.steps[-1])
 
 
 def _answers(found: Comparison) -> Items | None:

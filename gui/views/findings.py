@@ -52,7 +52,7 @@ class FindingsView(QWidget):
         self.summary = QLabel()
         self.summary.setProperty("role", "muted")
         self.copy = QToolButton()
-        self.copy.setText(self.tr("Copy report"))
+        self.copy.setText(self.tr("Copy"))
         self.copy.setToolTip(self.tr("Copy all findings of this step as text for a mail"))
         self.copy.clicked.connect(self._copy)
         self.export = QToolButton()

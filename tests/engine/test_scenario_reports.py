@@ -180,6 +180,21 @@ def test_the_change_of_mode_is_what_is_compared() -> None:
     assert {stretch.kind for stretch in bands.strips[1].stretches} == {Class.NOT_PRESENT, Class.HOST_PAGE}
 
 
+def test_the_same_tables_are_read_in_both_ways() -> None:
+    """A page that faults now, and one that is exposed: the first three tables are the same, one level apart."""
+    tables = [t for t in blocks_of(section(AMD, "effects"), Table) if t.head[0] == "A reads"]
+    assert len(tables) == 2
+    for table in tables:
+        rows = [row.cells for row in table.rows]
+        assert (rows[0][0], rows[0][2]) == ("nPML4[0]", "nPML5[0]")
+        assert [a_at == b_at for _, a_at, _, b_at in rows[:2]] == [True, True]
+        assert {"comes to"} == {row[0] for row in rows if "HPA" in row[1] or "present" in row[1]}
+    faults, exposed = ([row.cells for row in table.rows] for table in tables)
+    assert faults[-1] == ("comes to", "HPA 0xe0b9a000", "comes to", "not present")
+    assert exposed[-1][2] == "comes to"
+    assert exposed[-1][3].startswith("HPA ")
+
+
 def test_findings_hold_from_step_to_step() -> None:
     held = {each.finding.key: each for each in over_time(story(AMD), quiet)}
     assert held["mixed-modes"].runs == ((CHANGED, BACK),)
