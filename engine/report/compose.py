@@ -11,7 +11,9 @@ from engine.arch.faults import (
     NPF_BITS,
     PF_BITS,
     CodeBit,
+    EntryFailure,
     EptViolation,
+    GeneralProtection,
     NestedPageFault,
     Outcome,
     PageFault,
@@ -21,7 +23,7 @@ from engine.arch.walk import Update, Walk
 from engine.effects.findings import Severity
 from engine.machine import Images
 from engine.report.effects import Moments, effects
-from engine.report.events import counted, events, outcome_line, result, said
+from engine.report.events import counted, events, fault_line, outcome_line, result, said
 from engine.report.findings import Held, all_findings, over_time, tally, titled
 from engine.report.machine import captured, machine, vendor_name
 from engine.report.model import Block, Fields, Items, Paragraph, Report, Row, Section, Table
@@ -33,7 +35,7 @@ from engine.scenario import Scenario
 MOST_WALKS = 24
 """Walks that are shown in full."""
 FEW = 5
-"""Events that did not happen that are told of at once."""
+"""Events that went wrong that are told of at once."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -73,15 +75,25 @@ def _lead(story: Story, held: tuple[Held, ...]) -> Iterator[Block]:
     about = _about(story)
     if about:
         yield Paragraph(about)
-    refused = [(number, refusal) for number, _, _, refusal in story if refusal is not None]
-    if refused:
-        yield Items(tuple(f"Event {number} did not happen: {refusal.reason}" for number, refusal in refused[:FEW]))
+    news = list(_news(story))
+    if news:
+        yield Items(tuple(news[:FEW]))
     grave = [h for h in held if h.finding.severity is not Severity.NOTE]
     if not grave:
         yield Paragraph("No hazard is found at any step.")
         return
     yield Paragraph(f"In short, {tally(h.finding for h in grave)}:")
     yield Items(tuple(f"{titled(h.finding)} ({h.when}). {h.finding.sentence}" for h in grave))
+
+
+def _news(story: Story) -> Iterator[str]:
+    """Events that did not happen, or that the processor refused."""
+    for number, _, state, refusal in story:
+        fault = state.effect.fault
+        if refusal is not None:
+            yield f"Event {number} did not happen: {refusal.reason}"
+        elif isinstance(fault, EntryFailure | GeneralProtection):
+            yield f"Step {number}: {fault_line(fault)}."
 
 
 def _about(story: Story) -> str:

@@ -13,12 +13,14 @@ from engine.arch.faults import (
     GeneralProtection,
     NestedPageFault,
     Outcome,
+    PageFault,
     Translated,
+    Unknown,
 )
 from engine.arch.registers import Mode, Registers
 from engine.arch.rights import Kind
 from engine.arch.walk import Walk
-from engine.host.modes import WAYS
+from engine.host.modes import WAYS, Way
 from engine.machine import Effect, Livelock, Refusal, State
 from engine.machine.intended import intended
 from engine.report.model import Block, Entries, Entry, Fields, Items, Paragraph, Row, Section, Table
@@ -68,7 +70,8 @@ def _memslot(e: ev.SetMemslot) -> str:
 
 def _change(e: ev.ChangeMode) -> str:
     who = "every pCPU" if WAYS[e.way].all_pcpus else f"pCPU {e.pcpu}"
-    return f"{who} goes to CR4.LA57 = {int(e.la57)} by {e.way.value}; it then loads {e.root.value}"
+    loads = "" if e.way is Way.MOV_CR4 else f"; it then loads {e.root.value}"
+    return f"{who} goes to CR4.LA57 = {int(e.la57)} by {e.way.value}{loads}"
 
 
 def _zap(e: ev.ZapGuest) -> str:
@@ -228,14 +231,12 @@ def _told(event: ev.Event, state: State) -> Iterator[str]:
         return
     yield from effect.notes
     if isinstance(event, ev.ChangeMode):
-        yield from _mode(event, state)
+        if effect.walks and effect.fault is None and not _lost(event, state):
+            yield "the host goes on there: the next instruction and the stack are reached through the new root"
     elif effect.livelock is None:
         yield from (reached(walk) for walk in effect.walks)
-    if isinstance(effect.fault, EntryFailure):
-        yield f"the guest cannot be entered: {effect.fault.reason}"
-    elif effect.fault is not None:
-        whose = "" if isinstance(effect.fault, GeneralProtection) else "by KVM's own walk: "
-        yield f"{whose}{outcome_line(effect.fault)}"
+    if effect.fault is not None:
+        yield fault_line(effect.fault)
     if effect.mmio:
         yield "MMIO: a device of the VMM gets the access"
     if effect.emulated is not None:
@@ -246,13 +247,12 @@ def _told(event: ev.Event, state: State) -> Iterator[str]:
         yield from (f"{a.function}: {a.did}" for a in effect.actions if a.did not in effect.notes)
 
 
-def _mode(event: ev.ChangeMode, state: State) -> Iterator[str]:
-    assert state.host is not None
-    pcpu = state.host.pcpus[event.pcpu]
-    if pcpu.lost:
-        yield f"pCPU {pcpu.index} is lost: {pcpu.lost}"
-    elif state.effect.walks and state.effect.fault is None:
-        yield "the host goes on there: the next instruction and the stack are reached through the new root"
+def fault_line(fault: EntryFailure | GeneralProtection | PageFault | Unknown) -> str:
+    """What an event raised, beside what the walks of hardware did."""
+    if isinstance(fault, EntryFailure):
+        return f"the guest cannot be entered: {fault.reason}"
+    whose = "by KVM's own walk: " if isinstance(fault, PageFault) else ""
+    return f"{whose}{outcome_line(fault)}"
 
 
 def exits(effect: Effect) -> Table:

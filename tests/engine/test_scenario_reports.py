@@ -295,6 +295,24 @@ def test_an_event_that_cannot_be_is_told_first() -> None:
     assert "Event 1 did not happen: There is no host yet: boot one first." in words(told)
 
 
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("amd-mov-cr4", "Step 3: #GP(0): CR4.LA57 cannot change while EFER.LMA = 1."),
+        ("intel-pcpu-without-5-level-ept", "Step 8: the guest cannot be entered: EPTP: walk length"),
+        ("linux-5.13-refuses-la57", "Event 2 did not happen: kvm_init refuses: KVM doesn't yet support 5-level paging"),
+    ],
+)
+def test_what_a_processor_or_kvm_refuses_is_told_first(name: str, sentence: str) -> None:
+    assert sentence in words(text.render(made(name)).split("1. Machine")[0])
+
+
+def test_a_lost_pcpu_is_told_once_and_marked() -> None:
+    entry = blocks_of(section("amd-4-to-5-same-root", "events"), Entries)[0].entries[10]
+    assert entry.marked
+    assert str(entry.blocks).count("pCPU 1 is lost") == 1
+
+
 def test_every_kind_of_event_is_told_in_words() -> None:
     assert set(SAYINGS) == set(get_args(ev.Event))
 
@@ -398,9 +416,7 @@ def test_the_widest_walk_there_can_be_fits() -> None:
     columns = (*(Head(f"n{name}", 5) for name in names), Head("guest entry"))
     rows = (*(Head(f"g{name}", 5) for name in names), Head("page", 0))
     cells = tuple(
-        Cell(
-            row, column, str(row * 6 + column + 1), "gPML5[511]" if column == 5 else "[511]", "", "", 5, row == 5, ""
-        )
+        Cell(row, column, str(row * 6 + column + 1), "gPML5[511]" if column == 5 else "[511]", "", "", 5, row == 5, "")
         for row in range(6)
         for column in range(6 - (row == 5))
     )
