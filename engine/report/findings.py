@@ -10,6 +10,8 @@ from engine.report.events import counted
 from engine.report.model import Fields, Items, Paragraph, Report, Section
 from engine.report.story import Progress, Story
 
+OF_THE_EVENT = ("livelock", "assumption")
+"""Findings about what the last event did, rather than about what it left."""
 NAMES = {Severity.HAZARD: "Hazard", Severity.WARNING: "Warning", Severity.NOTE: "Note"}
 
 
@@ -36,8 +38,8 @@ def over_time(story: Story, progress: Progress) -> tuple[Held, ...]:
     for step, state in enumerate(story.states):
         refused = story.refusals[step] is not None
         for finding in findings(state):
-            if refused and finding.key == "livelock":
-                continue  # of the event before: nothing happened at this step
+            if refused and finding.key in OF_THE_EVENT:
+                continue  # that was the event before: nothing happened at this step
             before = held.get(identity(finding))
             if before is None:
                 held[identity(finding)] = Held(finding, ((step, step),))
