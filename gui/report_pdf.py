@@ -95,7 +95,7 @@ def _keep_together(document: QTextDocument, height: float) -> None:
     block = document.begin()
     while block.isValid():
         first = block
-        while block.isValid() and block.blockFormat().hasProperty(KEPT):
+        while block.isValid() and (block.blockFormat().hasProperty(KEPT) or (first != block and _is_gap(block))):
             block = block.next()
         if first != block and block.isValid() and page_of(first) != page_of(block):
             format = first.blockFormat()
@@ -103,6 +103,11 @@ def _keep_together(document: QTextDocument, height: float) -> None:
             QTextCursor(first).setBlockFormat(format)
             document.pageCount()  # lays all of it out again; asked for a block alone, Qt tells of lines it has not made
         block = block.next() if first == block else block
+
+
+def _is_gap(block: QTextBlock) -> bool:
+    """Whether there is nothing in ``block``, as in the one that Qt keeps before a table."""
+    return block.length() == 1 and QTextCursor(block).currentTable() is None
 
 
 def _paint(
