@@ -26,7 +26,7 @@ from engine.kvm.vm import GuestCpu
 from engine.machine import Refusal, State
 from engine.machine.look import Place, look
 from engine.memory.library import Library
-from engine.report.events import result
+from engine.report.events import counted, result
 from engine.report.machine import value_text
 from engine.report.model import CLASS_NAMES
 from engine.report.story import Story, tell
@@ -90,7 +90,8 @@ def came_to(state: State, refusal: Refusal | None) -> str:
         return "cannot be made"
     if effect.livelock is not None:
         last = effect.exits[-1]
-        first = f" after {effect.livelock.first} that were answered" if effect.livelock.first else ""
+        answered = effect.livelock.first
+        first = f" after {counted(answered, 'exit')} answered" if answered else ""
         return f"endless {last.reaction.result}{first}"
     if isinstance(effect.fault, EntryFailure):
         return "the guest cannot be entered"
