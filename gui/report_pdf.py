@@ -32,7 +32,7 @@ from PySide6.QtSvg import QSvgRenderer
 
 from engine.report.model import Bands, Block, Entries, Fields, Grid, Items, Paragraph, Report, Row, Section, Table
 from engine.report.style import LIGHT
-from engine.report.svg import on_paper, picture, sample
+from engine.report.svg import on_paper, picture, printable, sample
 
 DPI = 96
 MARGIN = 18.0
@@ -43,6 +43,8 @@ FOOT = 24.0
 TEXT, SMALL = 9.5, 8.5
 HEADINGS = (18.0, 13.0, 10.5)
 """Points: running text, what stands in tables, headings of each depth."""
+OBJECT = "\ufffc"
+"""The character that stands for a picture."""
 STEP = 36.0
 """Pixels before the title of a step, for its number."""
 PICTURE = int(QTextFormat.ObjectTypes.UserObject) + 1
@@ -59,7 +61,7 @@ def pdf(report: Report, progress: Progress = lambda share: None) -> bytes:
     buffer = QBuffer(data)
     buffer.open(QIODevice.OpenModeFlag.WriteOnly)
     writer = QPdfWriter(buffer)
-    writer.setTitle(report.title)
+    writer.setTitle(printable(report.title))
     writer.setCreator("Walkscope")
     writer.setResolution(RESOLUTION)
     writer.setPageLayout(
@@ -78,10 +80,16 @@ def pdf(report: Report, progress: Progress = lambda share: None) -> bytes:
     _keep_together(document, page.height())
     painter = QPainter(writer)
     painter.scale(scale, scale)
-    _paint(painter, document, page, writer, report.title, progress)
+    stopped = None
+    try:
+        _paint(painter, document, page, writer, printable(report.title), progress)
+    except Exception as error:
+        stopped = error.with_traceback(None)  # its frames hold Qt's objects, which must end here
     painter.end()
     buffer.close()
-    del painter, document, pictures, writer, buffer, loop  # in this order, and here
+    del painter, document, pictures, writer, buffer, loop  # in this order
+    if stopped is not None:
+        raise stopped
     return bytes(data.data())
 
 
@@ -224,19 +232,22 @@ class _Writer:
         self._cursor.setBlockFormat(format)
         self._fresh = False
 
+    def _say(self, text: str, style: QTextCharFormat) -> None:
+        self._cursor.insertText(printable(text), style)
+
     def _heading(self, text: str, depth: int, bad: bool = False) -> None:
         format = self._begin(top=(0, 20, 12)[depth], bottom=(12, 8, 6)[depth])
         format.setHeadingLevel(depth + 1)
         format.setProperty(KEPT, True)
         self._cursor.setBlockFormat(format)
-        self._cursor.insertText(text, _style(HEADINGS[depth], bold=True, ink="hazard-text" if bad else "text"))
+        self._say(text, _style(HEADINGS[depth], bold=True, ink="hazard-text" if bad else "text"))
 
     def _blocks(self, blocks: tuple[Block, ...], indent: float = 0) -> None:
         for block in blocks:
             match block:
                 case Paragraph():
                     self._begin(indent=indent)
-                    self._cursor.insertText(block.text, _style(TEXT))
+                    self._say(block.text, _style(TEXT))
                 case Items():
                     self._items(block, indent)
                 case Fields():
@@ -251,14 +262,14 @@ class _Writer:
     def _items(self, block: Items, indent: float) -> None:
         for item in block.items:
             self._hanging("•", _style(TEXT), 14, indent)
-            self._cursor.insertText(item, _style(TEXT))
+            self._say(item, _style(TEXT))
 
     def _entries(self, block: Entries) -> None:
         for entry in block.entries:
             ink = "hazard-text" if entry.marked else "muted"
             sign = f"{'! ' * entry.marked}{entry.number}"
             self._hanging(sign, _style(TEXT, bold=entry.marked, ink=ink), STEP, 0, top=8)
-            self._cursor.insertText(entry.title, _style(TEXT, bold=True))
+            self._say(entry.title, _style(TEXT, bold=True))
             self._blocks(entry.blocks, indent=STEP)
 
     def _hanging(self, sign: str, style: QTextCharFormat, width: float, indent: float, top: float = 0) -> None:
@@ -267,13 +278,14 @@ class _Writer:
         format.setTextIndent(-width)
         format.setTabPositions([QTextOption.Tab(width, QTextOption.TabType.LeftTab)])
         self._cursor.setBlockFormat(format)
-        self._cursor.insertText(f"{sign}\t", style)
+        self._say(sign, style)
+        self._cursor.insertText("\t", style)
 
     def _caption(self, text: str, indent: float) -> None:
         format = self._begin(top=4, bottom=2, indent=indent)
         format.setProperty(KEPT, True)
         self._cursor.setBlockFormat(format)
-        self._cursor.insertText(text, _style(SMALL, ink="muted"))
+        self._say(text, _style(SMALL, ink="muted"))
 
     # --- tables
 
@@ -329,7 +341,7 @@ class _Writer:
         block = QTextBlockFormat()
         block.setAlignment(Qt.AlignmentFlag.AlignRight if right else Qt.AlignmentFlag.AlignLeft)
         at.setBlockFormat(block)
-        at.insertText(text, style)
+        at.insertText(printable(text), style)
 
     def _end(self, table: QTextTable) -> None:
         """Go on below ``table``, in the block that Qt leaves there."""
@@ -348,14 +360,14 @@ class _Writer:
             self._begin(bottom=8)
             for text, kind in {text: kind for kind, text in block.legend}.items():
                 self._insert(sample(kind))
-                self._cursor.insertText(f" {text}     ", _style(SMALL))
-            self._cursor.insertText("blank: mapped on neither side", _style(SMALL))
+                self._say(f" {text}     ", _style(SMALL))
+            self._say("blank: mapped on neither side", _style(SMALL))
 
     def _insert(self, svg: str) -> None:
         format = QTextCharFormat()
         format.setObjectType(PICTURE)
         format.setProperty(SVG, svg)
-        self._cursor.insertText("\ufffc", format)
+        self._cursor.insertText(OBJECT, format)
 
 
 def _style(points: float, bold: bool = False, mono: bool = False, ink: str = "text") -> QTextCharFormat:

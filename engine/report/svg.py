@@ -46,9 +46,14 @@ def _svg(key: str, width: float, height: float, title: str, description: str, bo
     )
 
 
+def printable(text: str) -> str:
+    """``text`` on one line, without characters that cannot be printed or that turn text around."""
+    return "".join(c if c.isprintable() else "\ufffd" if c != "\n" else " " for c in text)
+
+
 def clean(text: str) -> str:
-    """``text`` for SVG and HTML: escaped, without characters that these cannot hold or that turn text around."""
-    return escape("".join(c if c.isprintable() else "\ufffd" if c != "\n" else " " for c in text))
+    """``text`` for SVG and HTML: printable, and escaped."""
+    return escape(printable(text))
 
 
 def _text(x: float, y: float, text: str, fill: str, size: float = NORMAL, more: str = "") -> str:

@@ -11,10 +11,11 @@ from pytestqt.qtbot import QtBot
 
 from engine.cli.run import read_scenario
 from engine.effects.compare import Class
+from engine.errors import InputError
 from engine.report import style, svg, text
 from engine.report.compose import Asked, report
 from engine.report.findings import of_step
-from engine.report.model import Bands, Grid, Report, Section
+from engine.report.model import Bands, Grid, Items, Paragraph, Report, Section
 from gui import report_pdf, scenarios
 from gui.dialogs.prompts import report_dialog
 from gui.effect_texts import OUTCOMES
@@ -219,6 +220,26 @@ def test_many_pages_in_workers(dressed: QApplication, qtbot: QtBot, made: Report
         runner().start("", lambda progress: len(pdf(made, progress)), sizes.append, key=f"pdf {number}")
     qtbot.waitUntil(lambda: len(sizes) == 8, timeout=30000)
     assert len({size // 100 for size in sizes}) == 1
+
+
+def test_pages_that_are_given_up_leave_nothing_behind(dressed: QApplication, qtbot: QtBot, made: Report) -> None:
+    """Nothing is told by Qt, and the next pages are as they should be."""
+
+    def stop(share: float) -> None:
+        raise InputError("stopped")
+
+    with pytest.raises(InputError, match="stopped") as caught:
+        pdf(made, stop)
+    assert "_paint" not in [entry.name for entry in caught.traceback]
+    told: list[str] = []
+    runner().start("", lambda progress: pdf(made, stop), lambda data: None, key="stopped pdf", failed=told.append)
+    qtbot.waitUntil(lambda: told == ["stopped"])
+    assert pdf(made).startswith(b"%PDF")
+
+
+def test_whatever_a_name_is_pages_can_be_made(dressed: QApplication) -> None:
+    name = "a\nb\x1b\u202ec\ufffc<b>"
+    assert pdf(Report(name, (Paragraph(name), Items((name,))), (Section("one", name),))).startswith(b"%PDF")
 
 
 # --- the look
