@@ -97,6 +97,9 @@ def commands() -> tuple[Command, ...]:
         Command("revert", translate("Actions", "Re&vert"), lambda w: w.opener.revert(),
             enabled=lambda w: w.files.file is not None,
         ),
+        Command("export-report", translate("Actions", "&Export report…"),
+            lambda w: w.exporter.export_scenario(), enabled=_has_events,
+        ),
         Command("quit", translate("Actions", "&Quit"), lambda w: w.close(), ("Ctrl+Q",)),
         Command("undo", translate("Actions", "&Undo"),
             lambda w: w.document.undo_stack.undo(), ("Ctrl+Z",), enabled=lambda w: w.document.undo_stack.canUndo(),
@@ -192,7 +195,7 @@ def menus() -> tuple[tuple[str, tuple[str, ...]], ...]:
     return (
         (translate("Actions", "&File"), (
             "@templates", "open", "open-built-in", "@recent", "-", "save", "save-as", "save-copy",
-            "revert", "-", "quit",
+            "revert", "-", "export-report", "-", "quit",
         )),
         (translate("Actions", "&Edit"), (
             "undo", "redo", "-", "@events", "edit-event", "duplicate-event", "delete-event", "event-up", "event-down",

@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QWidget
 from engine.memory.library import Library
 from gui.address_bar import AddressBar
 from gui.document import Document
+from gui.export import Exporter
 from gui.files import Files
 from gui.jobs import runner
 from gui.opener import Opener
@@ -29,6 +30,7 @@ def fill(window: MainWindow, library: Library) -> None:
     keeper = Keeper(state_folder(), lambda sentence: window.notice.tell(sentence))
     window.files = Files(document, library, window.recent, window.prompts, keeper, window, window.picture)
     window.opener = Opener(document, window.files, library, window.recent, window.prompts, window)
+    window.exporter = Exporter(document, window.files, window.recent, window.prompts, window)
     window.player = Player(document, window)
     window.timeline = TimelineView(document)
     window.machine = MachineView(document)
@@ -39,6 +41,7 @@ def fill(window: MainWindow, library: Library) -> None:
     window.center.add_strip(SightsStrip(document))
     window.setStatusBar(StatusBar(document, runner(), window))
     window.files.told.connect(window.notice.tell)
+    window.exporter.told.connect(window.notice.tell)
     _provide(window)
     window.address_bar.failed.connect(window.notice.tell)
     window.notice.walk.connect(window.address_bar.walk)
@@ -80,7 +83,9 @@ def _provide(window: MainWindow) -> None:
     def findings(parent: QWidget) -> QWidget:
         from gui.views.findings import FindingsView
 
-        return FindingsView(document, parent)
+        view = FindingsView(document, parent)
+        view.exported.connect(window.exporter.export_findings)
+        return view
 
     def mappings(parent: QWidget) -> QWidget:
         from gui.views.mappings import MappingsView

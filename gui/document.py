@@ -109,6 +109,11 @@ class Document(QObject):
         return self._replay
 
     @property
+    def images(self) -> Images:
+        """What gives the images that the scenario names; may be asked from any thread."""
+        return self._images
+
+    @property
     def step(self) -> int:
         """How many events have happened: 0 .. ``last_step``."""
         return self._step

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from engine.memory.library import Library
     from gui.address_bar import AddressBar
     from gui.document import Document
+    from gui.export import Exporter
     from gui.files import Files
     from gui.help_pane import HelpPane
     from gui.opener import Opener
@@ -46,6 +47,7 @@ class MainWindow(QMainWindow):
     document: Document
     files: Files
     opener: Opener
+    exporter: Exporter
     player: Player
     address_bar: AddressBar
     notice: NoticeStrip

@@ -5,7 +5,7 @@ The text is a table of at most 100 columns, one line a reference, with the outco
 """
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from engine.arch.addresses import grouped, size_name
@@ -238,6 +238,7 @@ UNTOLD = (Role.SIZE, Role.ADDRESS, Role.IGNORED, Role.RESERVED)
 """Roles of fields that the other columns tell of, or that say nothing."""
 GUEST_COLUMN = 0
 """Of the grid: no level of the second stage has this number."""
+Number = Callable[[int], str]
 PREFIX = {Stage.ONE: "", Stage.GUEST: "g", Stage.NESTED: "n"}
 LAYER = {Stage.GUEST: "L2", Stage.NESTED: "L1", Stage.HOST: "L0"}
 """Whose tables the stages are, where there are three."""
@@ -310,14 +311,14 @@ def _steps_text(walk: Walk) -> Iterator[str]:
     yield ""
 
 
-def outcome_text(outcome: Outcome) -> list[str]:
-    """The lines that say what a translation came to, its codes decoded bit by bit."""
+def outcome_text(outcome: Outcome, number: Number = grouped) -> list[str]:
+    """The lines that say what a translation came to, its codes decoded bit by bit. ``number`` writes addresses."""
     match outcome:
         case Translated():
             page = f"{size_name(outcome.page_size)} page" if outcome.page_size else "no paging"
-            return [f"-> {grouped(outcome.address)}   {page}   {_rights_text(outcome.rights)}"]
+            return [f"-> {number(outcome.address)}   {page}   {_rights_text(outcome.rights)}"]
         case PageFault():
-            title = f"#PF: {outcome.reason.value}, error code {outcome.error_code:#x}, CR2 {grouped(outcome.cr2)}"
+            title = f"#PF: {outcome.reason.value}, error code {outcome.error_code:#x}, CR2 {number(outcome.cr2)}"
             reasons = [*_violations_text(outcome.violations), *_reserved_text(outcome.reserved)]
             return [title, *reasons, *_code_text(outcome.error_code, PF_BITS)]
         case GeneralProtection():
@@ -325,14 +326,14 @@ def outcome_text(outcome: Outcome) -> list[str]:
             when = f" ({outcome.when})" if outcome.when else ""
             return [f"{name}{when}: {outcome.reason}"]
         case Unknown():
-            return [f"unknown: the image does not hold the entry at {grouped(outcome.address)}"]
+            return [f"unknown: the image does not hold the entry at {number(outcome.address)}"]
         case NestedPageFault():
             title = f"#NPF: {outcome.reason.value}, EXITINFO1 {outcome.exitinfo1:#x}, EXITINFO2 {outcome.exitinfo2:#x}"
             reasons = [*_violations_text(outcome.violations), *_reserved_text(outcome.reserved)]
             return [title, *reasons, *_code_text(outcome.exitinfo1, NPF_BITS)]
         case EptViolation():
-            gla = "" if outcome.gla is None else f", GLA {grouped(outcome.gla)}"
-            where = f"qualification {outcome.qualification:#x}, GPA {grouped(outcome.gpa)}{gla}"
+            gla = "" if outcome.gla is None else f", GLA {number(outcome.gla)}"
+            where = f"qualification {outcome.qualification:#x}, GPA {number(outcome.gpa)}{gla}"
             title = f"EPT violation: {outcome.reason.value}, {where}"
             return [
                 title,
@@ -340,7 +341,7 @@ def outcome_text(outcome: Outcome) -> list[str]:
                 *_code_text(outcome.qualification, EPT_VIOLATION_BITS),
             ]
         case EptMisconfiguration():
-            return [f"EPT misconfiguration, GPA {grouped(outcome.gpa)}", f"   {outcome.why}"]
+            return [f"EPT misconfiguration, GPA {number(outcome.gpa)}", f"   {outcome.why}"]
 
 
 def _question(walk: Walk) -> Iterator[str]:
@@ -375,12 +376,17 @@ def _row(walk: Walk, number: int | None, step: Step) -> tuple[str, ...]:
         step_name(step, walk),
         "register" if step.address is None else grouped(step.address),
         "?" if step.value is None else grouped(step.value, digits),
-        " ".join(_flags(step)),
-        VERDICTS[step.rule] if step.rule is not Rule.PAGE else f"{size_name(1 << step.entry.page_shift)} page",
+        " ".join(flags(step)),
+        verdict(step),
     )
 
 
-def _flags(step: Step) -> Iterator[str]:
+def verdict(step: Step) -> str:
+    """What was decided at an entry, in a word or two."""
+    return VERDICTS[step.rule] if step.rule is not Rule.PAGE else f"{size_name(1 << step.entry.page_shift)} page"
+
+
+def flags(step: Step) -> Iterator[str]:
     """The fields that are set, by their short names; those of more than one bit with their value."""
     if step.rule in (Rule.NOT_PRESENT, Rule.UNKNOWN):
         return
