@@ -6,7 +6,7 @@ from engine.arch.faults import EntryFailure
 from engine.arch.nested_walk import walk_nested
 from engine.arch.paging import Paging, bind
 from engine.arch.rights import READ, Access
-from engine.arch.second_stage import SecondStage
+from engine.arch.second_stage import SecondStage, addresses_only
 from engine.arch.walk import Walk, walk
 from engine.machine.state import Refusal, State, unpaged
 
@@ -76,8 +76,9 @@ def look(
 def look_logical(
     state: State, address: int, access: Access = READ, place: Place = HERE, cpl: int | None = None
 ) -> Walk | Refusal:
-    """The walk of ``address`` as the nested guest at ``place`` and its hypervisor take it to be: through L2's tables, L1's
-    and L0's for L1. The hardware makes another one (`look`), for L0 has folded L1's tables and its own into one."""
+    """The walk of ``address`` as the nested guest at ``place`` and its hypervisor take it to be: through L2's tables,
+    L1's and L0's for L1. The hardware makes another one (`look`), for L0 has folded L1's tables and its own into
+    one."""
     found = stages(state, place, cpl)
     if isinstance(found, Refusal):
         return found
@@ -93,4 +94,4 @@ def look_logical(
         return Refusal("KVM has dropped the tables of the hypervisor itself: they are made when it runs again.")
     if isinstance(host, EntryFailure):
         return Refusal(f"The hypervisor cannot be entered: {host.reason}.")
-    return walk_nested(state.memory, found.first, second, address, access, host)
+    return walk_nested(state.memory, found.first, second, address, access, addresses_only(host))
