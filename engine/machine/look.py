@@ -78,7 +78,10 @@ def look_logical(
 ) -> Walk | Refusal:
     """The walk of ``address`` as the nested guest at ``place`` and its hypervisor take it to be: through L2's tables,
     L1's and L0's for L1. The hardware makes another one (`look`), for L0 has folded L1's tables and its own into
-    one."""
+    one.
+
+    Of L0's tables for L1 only the addresses count: what L0 write-protects, to see L1's stores, L1 may write all the same.
+    """
     found = stages(state, place, cpl)
     if isinstance(found, Refusal):
         return found
