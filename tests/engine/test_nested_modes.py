@@ -6,7 +6,7 @@ Nothing here is special: the same pCPU walks the same bytes in another mode.
 import pytest
 
 from engine import events as ev
-from engine.arch.faults import NestedPageFault, PageFault, Translated
+from engine.arch.faults import EntryFailure, NestedPageFault, PageFault, Translated
 from engine.arch.rights import READ as READS
 from engine.effects.reaction import Answer, answer_of
 from engine.host.frames import Use
@@ -29,6 +29,7 @@ from tests.engine.kvm_fixture import (
     intel,
     on_pcpu,
     play,
+    refusal,
     results,
     slot,
     to,
@@ -321,3 +322,41 @@ def test_large_pages_of_l1_are_mirrored_as_large_as_the_host_allows() -> None:
             ev.GuestAccess(0x1000),
         )  # fmt: skip
         assert len(walked(state, 0x1000).steps) == levels, pages
+
+
+@pytest.mark.parametrize("npt", [True, False], ids=["npt=1", "npt=0"])
+def test_an_l1_without_nested_paging_has_its_own_mirror_of_l2_run(npt: bool) -> None:
+    """What L1 names as CR3 is a table of L1's, which L0 runs L2 on as on any guest's table; L0 mirrors it if it must."""
+    state = play(*booted(amd(), npt=npt), *VM, slot(0, 16 * MIB))
+    state = after(
+        state, ev.SetGuestRegisters(guest("4-level", L1_ROOT)),
+        ev.MapGuestPages(root=0x8_0000, tables=0x8_1000, address=AREA, target=PAGES, size=0x4000),
+        ev.EnterNested(guest("4-level", 0x8_0000), paging=False), ev.GuestAccess(AREA + 0x1010),
+    )  # fmt: skip
+    assert vcpu(state).role.guest_mode
+    outcome = state.effect.walks[-1].outcome
+    assert isinstance(outcome, Translated)
+    assert outcome.address == intended(state, 0, PAGES + 0x1010)
+    back = after(state, ev.LeaveNested())
+    assert not vcpu(back).role.guest_mode
+    assert vcpu(back).registers.cr3 == L1_ROOT
+
+
+def test_without_nested_paging_of_its_own_kvm_offers_none_to_l1() -> None:
+    state = play(*booted(amd(), npt=False), *VM, slot(0, 16 * MIB))
+    state = after(state, ev.SetGuestRegisters(guest("4-level", L1_ROOT)))
+    assert "KVM offers none" in refusal(state, ev.LoadNestedKvm(NPT_ROOT, NPT_TABLES))
+    assert "KVM offers none" in refusal(state, ev.EnterNested(guest("none", 0), root=NPT_ROOT))
+
+
+def test_an_l1_with_its_paging_off_cannot_enter_with_nested_paging() -> None:
+    state = play(*booted(amd()), *VM, slot(0, 16 * MIB))
+    failed = after(state, ev.SetGuestRegisters(guest("none", 0)), ev.EnterNested(guest("none", 0), root=NPT_ROOT))
+    assert isinstance(failed.effect.fault, EntryFailure)
+    assert "VMEXIT_INVALID" in failed.effect.fault.reason
+
+
+def test_nested_0_offers_no_virtualization_to_the_guest() -> None:
+    state = play(*booted(amd(), nested=False), *VM, slot(0, 16 * MIB))
+    state = after(state, ev.SetGuestRegisters(guest("4-level", L1_ROOT)))
+    assert "nested=0" in refusal(state, ev.EnterNested(guest("none", 0), root=NPT_ROOT))
