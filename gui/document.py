@@ -96,6 +96,11 @@ class Document(QObject):
         return self._replay
 
     @property
+    def images(self) -> Images:
+        """Where the scenario's images come from."""
+        return self._images
+
+    @property
     def step(self) -> int:
         """How many events have happened: 0 .. ``last_step``."""
         return self._step
@@ -239,8 +244,8 @@ class Document(QObject):
             self._walk = look(self.state, query.address, query.access, query.place, query.cpl)
         return self._walk
 
-    def ask(self, query: Query) -> None:
-        """Walk another address; its last reference is lit."""
+    def ask(self, query: Query | None) -> None:
+        """Walk another address; its last reference is lit. None: nothing is walked."""
         if query != self._query:
             self._query = query
             self._refresh(Change.WALK)
