@@ -33,6 +33,12 @@ class Replay:
     def scenario(self) -> Scenario:
         return self._scenario
 
+    def copy(self) -> "Replay":
+        """A replay of its own, for another thread say, that starts with the states which this one has by now."""
+        other = Replay(self._scenario, self._images)
+        other._states, other._refusals = list(self._states), list(self._refusals)
+        return other
+
     def edit(self, scenario: Scenario) -> None:
         """Go on with ``scenario``; what it has in common with the one before is not replayed."""
         if scenario.configuration != self._scenario.configuration:

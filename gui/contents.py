@@ -62,6 +62,13 @@ def _provide(window: MainWindow) -> None:
     def plain(name: str) -> Callable[[QWidget], QWidget]:
         return lambda parent: MAKERS[name](document, parent)
 
+    def author(parent: QWidget) -> QWidget:
+        from gui.views.author import AuthorView
+
+        view = AuthorView(document, parent)
+        view.shown.connect(window.bring)
+        return view
+
     def help_pane(parent: QWidget) -> QWidget:
         from gui.help_pane import HelpPane
 
@@ -71,6 +78,7 @@ def _provide(window: MainWindow) -> None:
         ("timeline", lambda parent: window.timeline),
         ("machine", machine),
         *((name, plain(name)) for name in ("inspector", "findings", "hierarchy", "walk", "effects", "mappings")),
+        ("demos", author),
         ("help", help_pane),
     ):
         window.lazy(name).provide(make)

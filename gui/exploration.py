@@ -29,17 +29,9 @@ class Exploration(MainWindow):
         self.document.open(scenario, stop.step, images)
         self.files.begun(name)
         stops.show(self.document, stop)
-        for place in (stop.view, stop.beside):
-            self._bring(place)
+        self.bring(stop.view, stop.beside)
         self.center.add_strip(self._strip(name))
         QShortcut(QKeySequence(Qt.Key.Key_Escape), self, self.close)
-
-    def _bring(self, name: str) -> None:
-        if name in self.docks:
-            self.docks[name].show()
-            self.docks[name].raise_()
-        elif name:
-            self.tabs.setCurrentWidget(self.lazy(name))
 
     def _strip(self, name: str) -> QFrame:
         strip = QFrame()

@@ -5,7 +5,7 @@ Nothing here knows of paging, so that the window can be painted before the engin
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QSettings, Qt
+from PySide6.QtCore import QByteArray, QSettings, Qt
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QMainWindow, QTabWidget, QVBoxLayout, QWidget
 
@@ -14,7 +14,7 @@ from gui.theme import GRID
 
 HELP_PAGE = "helpPage"
 """The property of a widget that names the page of help about it."""
-VERSION = 2
+VERSION = 3
 """Of the layout that is saved; one of another version is not restored."""
 LEFT_WIDTH, RIGHT_WIDTH = 65 * GRID, 80 * GRID
 LEFT_SHARES, RIGHT_SHARES = (4, 6), (7, 4)
@@ -85,6 +85,7 @@ class Layout:
     def __init__(self, window: QMainWindow, left: list[Dock], right: list[Dock], hidden: list[Dock]) -> None:
         self._window = window
         self._left, self._right, self._hidden = left, right, hidden
+        self._aside: QByteArray | None = None
         window.setDockOptions(
             QMainWindow.DockOption.AnimatedDocks
             | QMainWindow.DockOption.AllowTabbedDocks
@@ -119,9 +120,22 @@ class Layout:
         """Give ``docks``, which stand one above the other, the same height."""
         self._window.resizeDocks(docks, [1] * len(docks), Qt.Orientation.Vertical)
 
+    def set_aside(self, *bars: QWidget) -> None:
+        """Leave nothing but the middle: docks and ``bars`` are hidden until `bring_back`."""
+        if self._aside is None:
+            self._aside = self._window.saveState(VERSION)
+            for part in (*self._left, *self._right, *self._hidden, *bars):
+                part.hide()
+
+    def bring_back(self) -> None:
+        """Everything as it was before `set_aside`."""
+        if self._aside is not None:
+            self._window.restoreState(self._aside, VERSION)
+            self._aside = None
+
     def save(self, settings: QSettings) -> None:
         settings.setValue("window/geometry", self._window.saveGeometry())
-        settings.setValue("window/layout", self._window.saveState(VERSION))
+        settings.setValue("window/layout", self._aside or self._window.saveState(VERSION))
 
     def restore(self, settings: QSettings) -> bool:
         """Whether there was a layout to restore."""

@@ -241,6 +241,7 @@ class SpeakerNotes(QWidget):
 
     def __init__(self, presenter: QWidget) -> None:
         super().__init__(presenter, Qt.WindowType.Window)
+        self._presenter = presenter
         self.setWindowTitle(self.tr("Speaker notes — Walkscope"))
         self.title = TextLabel(lambda: ui_font(1.3, bold=True), wrap=True)
         self.notes = Prose(1.3)
@@ -265,7 +266,7 @@ class SpeakerNotes(QWidget):
         if self.isVisible():
             self.hide()
             return
-        others = [screen for screen in QGuiApplication.screens() if screen is not self.parentWidget().screen()]
+        others = [screen for screen in QGuiApplication.screens() if screen is not self._presenter.screen()]
         if others:
             self.move(others[0].availableGeometry().topLeft())
         self.show()

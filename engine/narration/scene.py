@@ -14,7 +14,7 @@ from engine.errors import InputError
 from engine.host.frames import Owner, Use
 from engine.host.machine import Host, Pcpu
 from engine.kvm.module import Module
-from engine.kvm.vm import Vcpu
+from engine.kvm.vm import Root, Vcpu
 from engine.machine import Effect, Refusal, State
 from engine.machine.look import HERE, Place, Stages, look, stages
 from engine.scenario import Replay
@@ -118,10 +118,11 @@ class Scene:
         return found[1]
 
     @property
-    def built(self) -> int:
+    def root(self) -> Root:
+        """Of the vCPU's nested tables."""
         if self.vcpu.root is None:
             raise Absent("the vCPU has no nested tables yet")
-        return self.vcpu.root.role.level
+        return self.vcpu.root
 
     @property
     def kvm_tables(self) -> int:

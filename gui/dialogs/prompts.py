@@ -40,6 +40,10 @@ class Prompts:
         )
         return QFileDialog.getSaveFileName(parent, title, suggested, ";;".join(filters))[0]
 
+    def folder(self, parent: QWidget | None, title: str, suggested: str) -> str:
+        """A folder to write into; empty where the user changed his mind."""
+        return QFileDialog.getExistingDirectory(parent, title, suggested)
+
     def image_to_open(self, parent: QWidget | None, folder: str) -> str:
         """The path of a memory image; empty where the user changed his mind."""
         path, _ = QFileDialog.getOpenFileName(

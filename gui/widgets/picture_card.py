@@ -1,0 +1,92 @@
+"""A card with a small picture, a title and a sentence, to press: a demo, or a file."""
+
+from PySide6.QtCore import QEvent, QRectF, QSize, Qt
+from PySide6.QtGui import QFontMetricsF, QPainter, QPainterPath, QPaintEvent, QPixmap
+from PySide6.QtWidgets import QAbstractButton, QSizePolicy, QWidget
+
+from gui.paint.marks import SMALL, card, draw_text, line_height
+from gui.theme import GAP, GRID, PAD, RADIUS, signals, theme, ui_font
+
+WIDTH = 66 * GRID
+SHAPE = 0.6
+"""Height of the picture to its width."""
+LINES = 3
+"""Of the sentence, at the most."""
+
+
+class PictureCard(QAbstractButton):
+    """``note`` stands small at the end: how many stops, or which folder. The picture may come later."""
+
+    def __init__(self, title: str, sentence: str, note: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._sentence, self._note = sentence, note
+        self._picture = QPixmap()
+        self.setText(title)
+        self.setAccessibleName(title)
+        self.setAccessibleDescription(sentence)
+        self.setToolTip(sentence)
+        self.setCursor(Qt.CursorShape.PointingHandCursor)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        self.setAttribute(Qt.WidgetAttribute.WA_Hover)
+        signals().changed.connect(self.updateGeometry)
+
+    def show_picture(self, picture: QPixmap) -> None:
+        self._picture = picture
+        self.update()
+
+    def sizeHint(self) -> QSize:
+        lines = LINES * line_height(ui_font(SMALL)) if self._sentence else 0
+        text = line_height(ui_font(bold=True)) + lines + line_height(ui_font(SMALL))
+        return QSize(WIDTH, round(WIDTH * SHAPE + text + 3 * GAP))
+
+    def event(self, event: QEvent) -> bool:
+        """Return presses it, as it does links and items of lists."""
+        if event.type() is QEvent.Type.KeyPress and event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):  # type: ignore[attr-defined]
+            self.click()
+            return True
+        return super().event(event)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setRenderHints(QPainter.RenderHint.Antialiasing | QPainter.RenderHint.SmoothPixmapTransform)
+        is_lit = self.hasFocus() or self.underMouse()
+        whole = QRectF(self.rect())
+        card(painter, whole, theme().accent if is_lit else theme().line, 2 if self.hasFocus() else 1)
+        picture = QRectF(1, 1, whole.width() - 2, WIDTH * SHAPE)
+        self._paint_picture(painter, picture)
+        left, width = float(PAD), whole.width() - 2 * PAD
+        top = picture.bottom() + GAP
+        title = QRectF(left, top, width, line_height(ui_font(bold=True)))
+        draw_text(painter, title, self.text(), ui_font(bold=True))
+        small, high = ui_font(SMALL), line_height(ui_font(SMALL))
+        for number, line in enumerate(self._lines(width)):
+            draw_text(painter, QRectF(left, title.bottom() + number * high, width, high), line, small)
+        note = QRectF(left, whole.bottom() - GAP - high, width, high)
+        draw_text(painter, note, self._note, small, theme().muted)
+
+    def _paint_picture(self, painter: QPainter, where: QRectF) -> None:
+        path = QPainterPath()
+        path.addRoundedRect(where, RADIUS, RADIUS)
+        painter.save()
+        painter.setClipPath(path)
+        painter.fillRect(where, theme().window)
+        if not self._picture.isNull():
+            size = self._picture.size().scaled(where.size().toSize(), Qt.AspectRatioMode.KeepAspectRatioByExpanding)
+            painter.drawPixmap(QRectF(where.topLeft(), size.toSizeF()), self._picture, QRectF(self._picture.rect()))
+        painter.restore()
+        painter.fillRect(QRectF(where.left(), where.bottom(), where.width(), 1), theme().line)
+
+    def _lines(self, width: float) -> list[str]:
+        """The sentence broken into lines; the last one is cut where it is too long."""
+        metrics = QFontMetricsF(ui_font(SMALL))
+        lines: list[str] = []
+        line = ""
+        for word in self._sentence.split():
+            longer = f"{line} {word}".strip()
+            if line and metrics.horizontalAdvance(longer) > width and len(lines) < LINES - 1:
+                lines.append(line)
+                line = word
+            else:
+                line = longer
+        return [*lines, line] if line else lines
