@@ -16,7 +16,7 @@ HELP_PAGE = "helpPage"
 """The property of a widget that names the page of help about it."""
 VERSION = 3
 """Of the layout that is saved; one of another version is not restored."""
-LEFT_WIDTH, RIGHT_WIDTH = 65 * GRID, 80 * GRID
+LEFT_WIDTH, RIGHT_WIDTH, WRITING_WIDTH = 65 * GRID, 80 * GRID, 96 * GRID
 LEFT_SHARES, RIGHT_SHARES = (4, 6), (7, 4)
 """How the docks on each side share the height."""
 LEFT, RIGHT = Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidgetArea
@@ -91,6 +91,7 @@ class Layout:
             | QMainWindow.DockOption.AllowTabbedDocks
             | QMainWindow.DockOption.AllowNestedDocks
         )
+        window.setTabPosition(Qt.DockWidgetArea.AllDockWidgetAreas, QTabWidget.TabPosition.North)
         for corner, area in (
             (Qt.Corner.TopLeftCorner, LEFT),
             (Qt.Corner.BottomLeftCorner, LEFT),
@@ -107,6 +108,7 @@ class Layout:
                 dock.setFloating(False)
                 self._window.addDockWidget(area, dock)
                 dock.setVisible(dock not in self._hidden)
+        self._window.tabifyDockWidget(self._right[0], self._hidden[-1])
         self.measure()
 
     def measure(self) -> None:
@@ -119,6 +121,12 @@ class Layout:
     def share(self, docks: list[Dock]) -> None:
         """Give ``docks``, which stand one above the other, the same height."""
         self._window.resizeDocks(docks, [1] * len(docks), Qt.Orientation.Vertical)
+
+    def favour(self, dock: Dock) -> None:
+        """Give ``dock`` most of the height of its side, and room to write in."""
+        others = [other for other in self._right if other.isVisible() and not other.isFloating()]
+        self._window.resizeDocks([dock, *others[-1:]], [10, 2][: 1 + len(others[-1:])], Qt.Orientation.Vertical)
+        self._window.resizeDocks([dock], [WRITING_WIDTH], Qt.Orientation.Horizontal)
 
     def set_aside(self, *bars: QWidget) -> None:
         """Leave nothing but the middle: docks and ``bars`` are hidden until `bring_back`."""

@@ -254,8 +254,11 @@ class MainWindow(QMainWindow):
         """Show the views of these names, in tabs and docks; '' is none."""
         for name in filter(None, names):
             if name in self.docks:
+                is_new = not self.docks[name].isVisible()
                 self.docks[name].show()
                 self.docks[name].raise_()
+                if is_new and name == "demos":
+                    self.layout_.favour(self.docks[name])
             else:
                 self.tabs.setCurrentWidget(self.lazy(name))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QSettings, Qt, Signal
-from PySide6.QtGui import QCloseEvent, QGuiApplication, QKeySequence, QShortcut
+from PySide6.QtGui import QCloseEvent, QGuiApplication, QKeySequence, QResizeEvent, QShortcut
 from PySide6.QtWidgets import QHBoxLayout, QSplitter, QStackedWidget, QVBoxLayout, QWidget
 
 from engine.demo import Demo, Stop
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 DESIGNED, LARGE = 1080, 1.3
 """On a screen of so many pixels' height text is so many times as large as at a desk."""
 SAID, BESIDE = 32, 26
-"""Percent of the width for what is said, and for a second view."""
+"""Percent of the width for what is said, and for a second view beside a picture."""
+LISTS = ("machine", "timeline", "findings", "inspector")
+"""Views that are lists: two of them share the room evenly."""
 
 
 class Presenter(QWidget):
@@ -69,7 +71,7 @@ class Presenter(QWidget):
         self.said = Said()
         self.said.answer_wanted.connect(self.said.reveal)
         self.said.hint.setText(
-            self.tr("Page Down, Page Up: stops · ← →: references · E: explore a copy · N: notes · Esc: leave")
+            self.tr("Page Up, Down: stops · ← →: walk · E: explore · N: notes · Esc: leave")
         )
         self.event_line = ElidedLabel()
         self.event_line.setContentsMargins(MARGIN, PAD, MARGIN, PAD)
@@ -128,6 +130,7 @@ class Presenter(QWidget):
         screen = QGuiApplication.primaryScreen().size()
         self.fit_text(screen.height())
         self.showFullScreen()
+        self.activateWindow()
         self.go_to(number)
 
     def fit_text(self, height: int) -> None:
@@ -175,8 +178,15 @@ class Presenter(QWidget):
 
     def _share(self) -> None:
         width = self._pictures.width()
-        beside = width * BESIDE // (100 - SAID) if self.stop.beside else 0
+        if not self.demo.stops:
+            return
+        share = BESIDE / (100 - SAID) if self.stop.view not in LISTS else 0.5
+        beside = round(width * share) if self.stop.beside else 0
         self._pictures.setSizes([width - beside, beside])
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._share()
 
     def _say(self, stop: Stop) -> None:
         texts = (stop.title, stop.text, stop.question, stop.answer)

@@ -153,7 +153,7 @@ class AuthorView(QWidget):
         heading.setText(self.tr("Preview"))
         grid.addWidget(heading, 3, 0, 1, 2)
         grid.addWidget(self.preview, 4, 0, 1, 2)
-        grid.setRowStretch(2, 3)
+        grid.setRowStretch(2, 2)
         grid.setRowStretch(4, 2)
         return form
 
@@ -340,6 +340,7 @@ def _line(name: str) -> QLineEdit:
     field = QLineEdit()
     field.setAccessibleName(name)
     field.setPlaceholderText(name)
+    field.setToolTip(name)
     return field
 
 
@@ -370,4 +371,8 @@ def _write(field: QLineEdit | QPlainTextEdit, text: str) -> None:
     """Show ``text``; the cursor stays where nothing changes."""
     if _read(field) != text:
         with QSignalBlocker(field):
-            field.setText(text) if isinstance(field, QLineEdit) else field.setPlainText(text)
+            if isinstance(field, QLineEdit):
+                field.setText(text)
+                field.setCursorPosition(0)
+            else:
+                field.setPlainText(text)

@@ -45,6 +45,7 @@ class Gallery(QScrollArea):
         self.demos = [PictureCard(*self._said(shown)) for shown in demos.shown()]
         for shown, card in zip(demos.shown(), self.demos, strict=True):
             card.clicked.connect(lambda _=False, name=shown.name: self.play.emit(name))
+        column.addSpacing(GAP)
         column.addWidget(_heading(self.tr("Demos")))
         self._demo_flow = Flow(PAD)
         for card in self.demos:

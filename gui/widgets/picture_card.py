@@ -1,14 +1,14 @@
 """A card with a small picture, a title and a sentence, to press: a demo, or a file."""
 
 from PySide6.QtCore import QEvent, QRectF, QSize, Qt
-from PySide6.QtGui import QFontMetricsF, QPainter, QPainterPath, QPaintEvent, QPixmap
+from PySide6.QtGui import QFontMetricsF, QPainter, QPainterPath, QPaintEvent, QPen, QPixmap
 from PySide6.QtWidgets import QAbstractButton, QSizePolicy, QWidget
 
 from gui.paint.marks import SMALL, card, draw_text, line_height
 from gui.theme import GAP, GRID, PAD, RADIUS, signals, theme, ui_font
 
-WIDTH = 66 * GRID
-SHAPE = 0.6
+WIDTH = 76 * GRID
+SHAPE = 0.56
 """Height of the picture to its width."""
 LINES = 3
 """Of the sentence, at the most."""
@@ -50,9 +50,8 @@ class PictureCard(QAbstractButton):
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
         painter.setRenderHints(QPainter.RenderHint.Antialiasing | QPainter.RenderHint.SmoothPixmapTransform)
-        is_lit = self.hasFocus() or self.underMouse()
         whole = QRectF(self.rect())
-        card(painter, whole, theme().accent if is_lit else theme().line, 2 if self.hasFocus() else 1)
+        card(painter, whole)
         picture = QRectF(1, 1, whole.width() - 2, WIDTH * SHAPE)
         self._paint_picture(painter, picture)
         left, width = float(PAD), whole.width() - 2 * PAD
@@ -64,6 +63,11 @@ class PictureCard(QAbstractButton):
             draw_text(painter, QRectF(left, title.bottom() + number * high, width, high), line, small)
         note = QRectF(left, whole.bottom() - GAP - high, width, high)
         draw_text(painter, note, self._note, small, theme().muted)
+        if self.hasFocus() or self.underMouse():
+            width = 2 if self.hasFocus() else 1
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.setPen(QPen(theme().accent, width))
+            painter.drawRoundedRect(whole.adjusted(width / 2, width / 2, -width / 2, -width / 2), RADIUS, RADIUS)
 
     def _paint_picture(self, painter: QPainter, where: QRectF) -> None:
         path = QPainterPath()
