@@ -193,7 +193,7 @@ class Presenter(QWidget):
         title, text, question, answer = (self._filled(stop, said) for said in texts)
         demo = "" if title == self._name else self._name
         self.said.show_stop(self._number, len(self.demo.stops), demo, title, text, question, answer)
-        self.event_line.show_text(self._event(stop))
+        self.event_line.show_text(self._event(self.document.step))
         coming = self.demo.stops[self._number + 1] if self._number + 1 < len(self.demo.stops) else None
         self.notes.show_stop(title, self._filled(stop, stop.notes), coming.title if coming else "")
 
@@ -204,13 +204,13 @@ class Presenter(QWidget):
         except InputError as error:
             return self.tr("{text}\n\n*{problem}*").format(text=text, problem=error)
 
-    def _event(self, stop: Stop) -> str:
-        if not stop.step:
+    def _event(self, step: int) -> str:
+        if not step:
             return self.tr("Step 0: the start")
         replay = self.document.replay
-        line = describe(self._scenario.events[stop.step - 1], replay.state(stop.step), replay.refusal(stop.step))
+        line = describe(self._scenario.events[step - 1], replay.state(step), replay.refusal(step))
         text = self.tr("Step {step}: {event}. {news}") if line.subtitle else self.tr("Step {step}: {event}")
-        return text.format(step=stop.step, event=line.title, news=engine_text(line.subtitle))
+        return text.format(step=step, event=line.title, news=engine_text(line.subtitle))
 
     def _step(self, by: int) -> None:
         self.document.go_to_reference((self.document.reference or 0) + by)

@@ -11,8 +11,8 @@ from gui.pins import Pin
 def show(document: Document, stop: Stop) -> None:
     """Bring ``document``, which has the demo's scenario open, to ``stop``, whatever it showed before."""
     document.go_to_step(stop.step)
-    document.pin_a(*_place(stop.a))
-    document.pin_b(*_place(stop.b))
+    document.pin_a(*_place(stop.a, document.last_step))
+    document.pin_b(*_place(stop.b, document.last_step))
     document.ask(_query(stop.look) if stop.look else None)
     if stop.look is None:
         document.select(None)
@@ -42,8 +42,8 @@ def take(document: Document, view: View, zoom: int = WHOLE) -> Stop:
     )
 
 
-def _place(moment: Moment | None) -> tuple[int | None, int | None]:
-    return (moment.step, moment.pcpu) if moment else (None, None)
+def _place(moment: Moment | None, last: int) -> tuple[int | None, int | None]:
+    return (min(moment.step, last), moment.pcpu) if moment else (None, None)
 
 
 def _moment(pin: Pin | None) -> Moment | None:

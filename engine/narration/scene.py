@@ -30,9 +30,12 @@ class Scene:
     def __init__(self, replay: Replay, stop: Stop, moment: Moment | None = None) -> None:
         """``moment``: another one than the stop's own step."""
         self.replay, self.stop = replay, stop
-        self.moment = moment or Moment(stop.step)
-        if self.moment.step > len(replay.scenario.events):
-            raise InputError(f"Step {self.moment.step} is behind the last event of the scenario.")
+        self.moment = self._real(moment or Moment(stop.step))
+
+    def _real(self, moment: Moment) -> Moment:
+        if moment.step > len(self.replay.scenario.events):
+            raise InputError(f"Step {moment.step} is behind the last event of the scenario.")
+        return moment
 
     @cached_property
     def state(self) -> State:
@@ -41,6 +44,7 @@ class Scene:
         found = state.vcpu(self.place.vm, self.place.vcpu)
         if self.moment.pcpu is None or isinstance(found, Refusal):
             return state
+        self.pcpu(self.moment.pcpu)  # there is one
         vm, vcpu = found
         return state.with_vm(vm.with_vcpu(msgspec.structs.replace(vcpu, pcpu=self.moment.pcpu)))
 
@@ -95,12 +99,13 @@ class Scene:
 
     @property
     def host(self) -> Host:
-        if self.state.host is None:
+        host = self.replay.state(self.moment.step).host
+        if host is None:
             raise Absent("there is no host")
-        return self.state.host
+        return host
 
     def pcpu(self, index: int) -> Pcpu:
-        if index >= len(self.host.pcpus):
+        if not 0 <= index < len(self.host.pcpus):
             raise Absent(f"there is no pCPU {index}")
         return self.host.pcpus[index]
 
@@ -138,7 +143,7 @@ class Scene:
     def _side(self, moment: Moment | None, name: str) -> Side:
         if moment is None:
             raise Absent(f"the stop does not say what {name} is")
-        found = side(self.replay.state(moment.step), self.place.vm, self.place.vcpu, moment.pcpu)
+        found = side(self.replay.state(self._real(moment).step), self.place.vm, self.place.vcpu, moment.pcpu)
         if isinstance(found, Refusal):
             raise Absent(f"on {name} nothing is translated: {found.reason}")
         return found

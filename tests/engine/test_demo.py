@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine import codec
 from engine import events as ev
@@ -16,7 +18,7 @@ from engine.narration import claims
 from engine.narration.fields import FIELDS
 from engine.narration.narrator import Narrator
 from engine.scenario import Replay, Scenario
-from tests.conftest import ROOT
+from tests.conftest import ROOT, scaled
 from tests.engine.kvm_fixture import MIB, VM, booted, slot, to
 
 OTHER = ev.FlushTlb()
@@ -233,6 +235,33 @@ def test_what_is_wrong_with_a_stop_is_all_told() -> None:
     assert [sentence.partition(":")[0] for sentence in told(stop).problems(stop)] == [
         "There is no field “no”", "There is no field “gone”", "references = 5 does not hold",
     ]  # fmt: skip
+
+
+NUMBERS = st.sampled_from([-1, 0, 0, 1, 300])
+MOMENTS = st.none() | st.builds(Moment, st.integers(0, 11), st.none() | st.integers(0, 2))
+LOOKS = st.builds(
+    Look,
+    st.sampled_from([0, 0x1000, 16 * MIB, 1 << 47, (1 << 64) - 1]),
+    st.sampled_from(list(ev.Kind)),
+    st.sampled_from([1, 8]),
+    st.integers(0, 3),
+    st.builds(Place, NUMBERS, NUMBERS, st.none() | NUMBERS, st.booleans()),
+)
+STOPS = st.builds(
+    Stop, st.integers(0, 11), look=st.none() | LOOKS, reference=st.none() | st.integers(0, 9), a=MOMENTS, b=MOMENTS
+)
+
+
+@given(STOPS)
+@settings(max_examples=scaled(4000))
+def test_any_field_at_any_stop_has_a_value_or_is_a_sentence(stop: Stop) -> None:
+    narrator = told(stop)
+    for field in FIELDS:
+        for at in ("", "a.", "b."):
+            try:
+                assert isinstance(narrator.fill(stop, f"{{{at}{field}}}"), str)
+            except InputError as error:
+                assert str(error).endswith(".")
 
 
 # --- the demos that come with the program

@@ -39,6 +39,9 @@ class Answers(Prompts):
     def scenario_to_save(self, parent: QWidget | None, title: str, suggested: str) -> str:
         return self.path
 
+    def folder(self, parent: QWidget | None, title: str, suggested: str) -> str:
+        return self.path
+
     def choose(self, parent: QWidget | None, sentence: str, ways: dict[str, str]) -> str:
         """What ``choices`` says, one after the other; after the last, changes are discarded and else nothing done."""
         self.asked.append(sentence)
