@@ -30,7 +30,7 @@ class Shown(msgspec.Struct, frozen=True):
     stops: int
 
     def picture(self, dark: bool) -> Path:
-        """Its thumbnail, a PNG of the first stop (`tests.thumbnails` makes them)."""
+        """Its thumbnail, a PNG of one of its stops (`tests.thumbnails` makes them)."""
         return FOLDER / f"{self.name}-{'dark' if dark else 'light'}.png"
 
 

@@ -11,10 +11,8 @@ from gui import demos
 from gui.recent import RecentFiles
 from gui.theme import GAP, MARGIN, PAD, signals, theme, ui_font
 from gui.widgets.flow import Flow
-from gui.widgets.picture_card import PictureCard
+from gui.widgets.picture_card import ARROWS, PictureCard
 from gui.widgets.text_label import TextLabel
-
-ARROWS = (Qt.Key.Key_Left, Qt.Key.Key_Right, Qt.Key.Key_Up, Qt.Key.Key_Down)
 
 
 class Gallery(QScrollArea):

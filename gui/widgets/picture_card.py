@@ -1,7 +1,7 @@
 """A card with a small picture, a title and a sentence, to press: a demo, or a file."""
 
-from PySide6.QtCore import QEvent, QRectF, QSize, Qt
-from PySide6.QtGui import QFontMetricsF, QPainter, QPainterPath, QPaintEvent, QPen, QPixmap
+from PySide6.QtCore import QRectF, QSize, Qt
+from PySide6.QtGui import QFontMetricsF, QKeyEvent, QPainter, QPainterPath, QPaintEvent, QPen, QPixmap
 from PySide6.QtWidgets import QAbstractButton, QSizePolicy, QWidget
 
 from gui.paint.marks import SMALL, card, draw_text, line_height
@@ -10,6 +10,7 @@ from gui.theme import GAP, GRID, PAD, RADIUS, signals, theme, ui_font
 WIDTH = 76 * GRID
 SHAPE = 0.56
 """Height of the picture to its width."""
+ARROWS = (Qt.Key.Key_Left, Qt.Key.Key_Right, Qt.Key.Key_Up, Qt.Key.Key_Down)
 LINES = 3
 """Of the sentence, at the most."""
 
@@ -40,12 +41,15 @@ class PictureCard(QAbstractButton):
         text = line_height(ui_font(bold=True)) + lines + line_height(ui_font(SMALL))
         return QSize(WIDTH, round(WIDTH * SHAPE + text + 3 * GAP))
 
-    def event(self, event: QEvent) -> bool:
-        """Return presses it, as it does links and items of lists."""
-        if event.type() is QEvent.Type.KeyPress and event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):  # type: ignore[attr-defined]
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Return presses it, as it does links and items of lists; arrows are for whoever lays out the cards."""
+        key = Qt.Key(event.key())
+        if key in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
             self.click()
-            return True
-        return super().event(event)
+        elif key in ARROWS:
+            event.ignore()
+        else:
+            super().keyPressEvent(event)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
