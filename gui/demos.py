@@ -3,7 +3,6 @@
 To list them, nothing of the engine is imported: the start page is painted before that.
 """
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +34,7 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 def names() -> list[str]:
-    return list(json.loads(ORDER.read_text(encoding="utf-8")))
+    return msgspec.json.decode(ORDER.read_bytes(), type=list[str])
 
 
 @cache
@@ -45,7 +44,7 @@ def shown() -> tuple[Shown, ...]:
 
 
 def _shown(name: str) -> Shown:
-    demo = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["demo"]
+    demo = msgspec.json.decode((FOLDER / f"{name}.json").read_bytes())["demo"]
     return Shown(name, demo["title"], demo["summary"], len(demo["stops"]))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QAction, QKeyEvent, QPalette, QPixmap, QShowEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QMenu, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
@@ -35,14 +35,12 @@ class Gallery(QScrollArea):
         self.setAccessibleName(self.tr("Start page"))
         page = QWidget()
         page.setBackgroundRole(QPalette.ColorRole.AlternateBase)
-        self.viewport().setBackgroundRole(QPalette.ColorRole.AlternateBase)
+        self.setBackgroundRole(QPalette.ColorRole.AlternateBase)
         column = QVBoxLayout(page)
         column.setContentsMargins(3 * MARGIN, 2 * MARGIN, 3 * MARGIN, 2 * MARGIN)
         column.setSpacing(PAD)
         column.addLayout(self._head(actions, new))
-        self.demos = [PictureCard(*self._said(shown)) for shown in demos.shown()]
-        for shown, card in zip(demos.shown(), self.demos, strict=True):
-            card.clicked.connect(lambda _=False, name=shown.name: self.play.emit(name))
+        self.demos = [self._demo_card(shown) for shown in demos.shown()]
         column.addSpacing(GAP)
         column.addWidget(_heading(self.tr("Demos")))
         self._demo_flow = Flow(PAD)
@@ -57,12 +55,15 @@ class Gallery(QScrollArea):
         column.addLayout(self._file_flow)
         column.addStretch(1)
         self.setWidget(page)
-        signals().changed.connect(self._show_pictures)
-        self._show_pictures()
+        self._dark = theme().dark
+        signals().changed.connect(self._dress)
         self.refresh()
 
-    def _said(self, shown: demos.Shown) -> tuple[str, str, str]:
-        return shown.title, shown.summary, self.tr("{count} stops").format(count=shown.stops)
+    def _demo_card(self, shown: demos.Shown) -> PictureCard:
+        count = self.tr("{count} stops").format(count=shown.stops)
+        card = PictureCard(shown.title, shown.summary, count, lambda: QPixmap(str(shown.picture(theme().dark))))
+        card.clicked.connect(lambda: self.play.emit(shown.name))
+        return card
 
     def _head(self, actions: Sequence[QAction], new: QMenu) -> QHBoxLayout:
         title = TextLabel(lambda: ui_font(1.8, bold=True))
@@ -98,7 +99,7 @@ class Gallery(QScrollArea):
         self.back_button.setVisible(bool(name))
 
     def refresh(self) -> None:
-        """The files opened last, as they are now; their pictures come when there is time."""
+        """The files opened last, as they are now."""
         paths = self._recent.paths()
         if paths != self._paths:
             self._paths = paths
@@ -108,26 +109,23 @@ class Gallery(QScrollArea):
             self.files = [self._file_card(path) for path in paths]
             for card in self.files:
                 self._file_flow.addWidget(card)
+        for card in self.files:
+            card.load_again()
         self._files_heading.setVisible(bool(paths))
-        QTimer.singleShot(0, self, self._show_file_pictures)
 
     def _file_card(self, path: str) -> PictureCard:
-        card = PictureCard(Path(path).name, "", str(Path(path).parent))
+        card = PictureCard(Path(path).name, "", str(Path(path).parent), lambda: _picture_of(path))
         card.setToolTip(path)
         card.setAccessibleDescription(path)
         card.clicked.connect(lambda: self.open.emit(path))
         return card
 
-    def _show_pictures(self) -> None:
-        for shown, card in zip(demos.shown(), self.demos, strict=True):
-            card.show_picture(QPixmap(str(shown.picture(theme().dark))))
-
-    def _show_file_pictures(self) -> None:
-        """Reading them needs a database, so nothing of it happens before the first paint, nor without any file."""
-        from gui.thumbnails import SIZE, icon
-
-        for path, card in zip(self._paths, self.files, strict=True):
-            card.show_picture(icon(path).pixmap(SIZE) if path.endswith(".wscope") else QPixmap())
+    def _dress(self) -> None:
+        """The pictures of demos are those of the colours."""
+        if self._dark != theme().dark:
+            self._dark = theme().dark
+            for card in self.demos:
+                card.load_again()
 
     # --- keys
 
@@ -158,6 +156,15 @@ class Gallery(QScrollArea):
         wanted.setFocus(Qt.FocusReason.TabFocusReason)
         self.ensureWidgetVisible(wanted)
         return True
+
+
+def _picture_of(path: str) -> QPixmap:
+    """The picture saved in a scenario; an empty one where there is none."""
+    if not path.endswith(".wscope"):
+        return QPixmap()
+    from gui.thumbnails import SIZE, icon
+
+    return icon(path).pixmap(SIZE)
 
 
 def _heading(text: str) -> TextLabel:

@@ -1,6 +1,8 @@
 """A card with a small picture, a title and a sentence, to press: a demo, or a file."""
 
-from PySide6.QtCore import QRectF, QSize, Qt
+from collections.abc import Callable
+
+from PySide6.QtCore import QRectF, QSize, Qt, QTimer
 from PySide6.QtGui import QFontMetricsF, QKeyEvent, QPainter, QPainterPath, QPaintEvent, QPen, QPixmap
 from PySide6.QtWidgets import QAbstractButton, QSizePolicy, QWidget
 
@@ -16,12 +18,15 @@ LINES = 3
 
 
 class PictureCard(QAbstractButton):
-    """``note`` stands small at the end: how many stops, or which folder. The picture may come later."""
+    """``note`` stands small at the end: how many stops, or which folder. ``load`` gives the picture, which takes a
+    while: it is called once the card has been seen without it."""
 
-    def __init__(self, title: str, sentence: str, note: str, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, title: str, sentence: str, note: str, load: Callable[[], QPixmap], parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
-        self._sentence, self._note = sentence, note
-        self._picture = QPixmap()
+        self._sentence, self._note, self._load = sentence, note, load
+        self._picture: QPixmap | None = None
         self.setText(title)
         self.setAccessibleName(title)
         self.setAccessibleDescription(sentence)
@@ -32,9 +37,20 @@ class PictureCard(QAbstractButton):
         self.setAttribute(Qt.WidgetAttribute.WA_Hover)
         signals().changed.connect(self.updateGeometry)
 
-    def show_picture(self, picture: QPixmap) -> None:
-        self._picture = picture
+    @property
+    def picture(self) -> QPixmap | None:
+        """None: not loaded yet."""
+        return self._picture
+
+    def load_again(self) -> None:
+        """The picture is another now."""
+        self._picture = None
         self.update()
+
+    def _load_now(self) -> None:
+        if self._picture is None:
+            self._picture = self._load()
+            self.update()
 
     def sizeHint(self) -> QSize:
         lines = LINES * line_height(ui_font(SMALL)) if self._sentence else 0
@@ -74,15 +90,16 @@ class PictureCard(QAbstractButton):
             painter.drawRoundedRect(whole.adjusted(width / 2, width / 2, -width / 2, -width / 2), RADIUS, RADIUS)
 
     def _paint_picture(self, painter: QPainter, where: QRectF) -> None:
-        path = QPainterPath()
-        path.addRoundedRect(where, RADIUS, RADIUS)
-        painter.save()
-        painter.setClipPath(path)
-        painter.fillRect(where, theme().window)
-        if not self._picture.isNull():
+        if self._picture is None:
+            QTimer.singleShot(0, self, self._load_now)
+        elif not self._picture.isNull():
             size = self._picture.size().scaled(where.size().toSize(), Qt.AspectRatioMode.KeepAspectRatioByExpanding)
+            path = QPainterPath()
+            path.addRoundedRect(where, RADIUS, RADIUS)
+            painter.save()
+            painter.setClipPath(path)
             painter.drawPixmap(QRectF(where.topLeft(), size.toSizeF()), self._picture, QRectF(self._picture.rect()))
-        painter.restore()
+            painter.restore()
         painter.fillRect(QRectF(where.left(), where.bottom(), where.width(), 1), theme().line)
 
     def _lines(self, width: float) -> list[str]:

@@ -134,19 +134,27 @@ def test_files_opened_last_are_cards_with_their_pictures(
     started.show_gallery()
     (card,) = gallery(started).files
     assert card.text() == "mine.wscope"
-    qtbot.waitUntil(lambda: not card._picture.isNull())
+    assert card.picture is None, "a file is read once its card is seen"
+
+    def is_seen() -> bool:
+        gallery(started).ensureWidgetVisible(card)
+        return card.picture is not None and not card.picture.isNull()
+
+    qtbot.waitUntil(is_seen)
     card.click()
     qtbot.waitUntil(lambda: not started.is_on_gallery)
 
 
-def test_pictures_follow_the_colours(started: MainWindow) -> None:
+def test_pictures_follow_the_colours(started: MainWindow, qtbot: QtBot) -> None:
     from gui.theme import Scheme
 
     card = gallery(started).demos[0]
-    before = card._picture.toImage()
+    qtbot.waitUntil(lambda: card.picture is not None)
+    before = card.picture
     started.use_scheme(Scheme.DARK)
     assert theme().dark
-    assert card._picture.toImage() != before
+    qtbot.waitUntil(lambda: card.picture not in (None, before))
+    assert card.picture.toImage() != before.toImage()
     started.use_scheme(Scheme.LIGHT)
 
 
