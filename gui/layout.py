@@ -5,9 +5,9 @@ Nothing here knows of paging, so that the window can be painted before the engin
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QByteArray, QSettings, Qt
+from PySide6.QtCore import QByteArray, QCoreApplication, QSettings, Qt
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QMainWindow, QTabWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QMainWindow, QTabBar, QTabWidget, QVBoxLayout, QWidget
 
 from gui.docks import Dock
 from gui.theme import GRID
@@ -109,6 +109,7 @@ class Layout:
                 self._window.addDockWidget(area, dock)
                 dock.setVisible(dock not in self._hidden)
         self._window.tabifyDockWidget(self._right[0], self._hidden[-1])
+        self._name_tabs()
         self.measure()
 
     def measure(self) -> None:
@@ -139,6 +140,7 @@ class Layout:
         """Everything as it was before `set_aside`."""
         if self._aside is not None:
             self._window.restoreState(self._aside, VERSION)
+            self._name_tabs()
             self._aside = None
 
     def save(self, settings: QSettings) -> None:
@@ -150,4 +152,11 @@ class Layout:
         geometry, layout = settings.value("window/geometry"), settings.value("window/layout")
         if geometry is not None:
             self._window.restoreGeometry(geometry)
-        return layout is not None and self._window.restoreState(layout, VERSION)
+        is_restored = layout is not None and self._window.restoreState(layout, VERSION)
+        self._name_tabs()
+        return is_restored
+
+    def _name_tabs(self) -> None:
+        """The bars over docks that share a place, which Qt makes itself, have a name to be spoken."""
+        for bar in self._window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly):
+            bar.setAccessibleName(QCoreApplication.translate("Layout", "Docks"))
