@@ -392,6 +392,8 @@ class MainWindow(QMainWindow):
         if self.is_filled and not self.files.may_leave():
             event.ignore()
             return
+        if self.presenter is not None:
+            self.presenter.close()
         if self.is_filled:
             self.files.close()
             from gui.jobs import runner

@@ -45,7 +45,7 @@ class Recorder:
             if presenter.said.waits:
                 presenter.next()
                 rest(REST)
-                written.append(self._write(presenter, folder / f"{number + 1:02}-{_plain(stop.title)}-answer.png"))
+                written.append(self._write(presenter, folder / f"{number + 1:02}b-{_plain(stop.title)}.png"))
         presenter.close()
         presenter.deleteLater()
         return written

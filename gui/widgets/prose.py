@@ -28,6 +28,11 @@ class Prose(QTextBrowser):
         self.viewport().setAutoFillBackground(False)
         follow(self, self._show)
 
+    @property
+    def text(self) -> str:
+        """The Markdown that is shown."""
+        return self._text
+
     def show_text(self, text: str, scale: float | None = None) -> None:
         self._text, self._scale = text, self._scale if scale is None else scale
         self._show()

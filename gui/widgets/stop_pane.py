@@ -30,7 +30,8 @@ class Said(QWidget):
         self.question, self.answer = Prose(TEXT), Prose(TEXT)
         for prose in (self.text, self.question, self.answer):
             prose.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-            prose.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
+        for prose in (self.question, self.answer):  # as high as they are; a bar would take width, and need more height
+            prose.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.show_answer = QPushButton(self.tr("Show the answer"))
         self.show_answer.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.show_answer.clicked.connect(self.answer_wanted)
@@ -99,7 +100,7 @@ class Said(QWidget):
         while scale > LEAST and self._height(shown, width, scale) > self.height() - taken:
             scale -= SHRINK
         for prose in shown:
-            prose.show_text(prose._text, scale)
+            prose.show_text(prose.text, scale)
             if prose is not self.text:
                 prose.setFixedHeight(round(prose.text_height(width - 2 * MARGIN, scale)) + GRID)
 
