@@ -1,4 +1,4 @@
-"""The command line: ``python -m engine walk | translate | map | cases | run | effects``.
+"""The command line: ``python -m engine walk | translate | map | cases | run | effects | report``.
 
 A walk that faults is an answer: exit code 0. Bad input is exit code 2 and one sentence on standard error.
 """
@@ -86,20 +86,36 @@ def build_parser() -> Parser:
     form.add_argument("--json", action="store_true", help="a line of JSON for each event, with every walk")
     form.add_argument("--walks", action="store_true", help="text with every reference of the hardware's walks")
     _add_effects(command("effects", commands.effects, "What translates differently at another step, or pCPU."))
+    _add_report(command("report", commands.report, "A report of a scenario: text to send by mail, or one HTML page."))
     return parser
+
+
+def _add_report(report: Parser) -> None:
+    report.add_argument("scenario", metavar="SCENARIO.json", help="a scenario in its JSON form; - is standard input")
+    report.add_argument("--format", choices=("txt", "html"), default="txt", help="default: txt, of 72 columns")
+    report.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
+    _add_sides(report, required=False)
 
 
 def _add_effects(effects: Parser) -> None:
     effects.add_argument("scenario", metavar="SCENARIO.json", help="a scenario in its JSON form")
+    _add_sides(effects, required=True)
+    effects.add_argument("--access", choices=commands.ACCESS, default="r", help="that KVM answers to (default: r)")
+    effects.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def _add_sides(effects: Parser, required: bool) -> None:
+    """Which two moments are compared."""
+    usual = "" if required else " (default: around the last change of mode)"
     for side, name in (("from", "A"), ("to", "B")):
-        text = f"side {name}: the state after that many events"
-        effects.add_argument(f"--{side}", dest=f"{side}_step", type=step_number, required=True, metavar=name, help=text)
+        text = f"side {name}: the state after that many events{usual}"
+        effects.add_argument(
+            f"--{side}", dest=f"{side}_step", type=step_number, required=required, metavar=name, help=text
+        )
         text = f"whose hardware walks on side {name} (default: the pCPU that the vCPU is on)"
         effects.add_argument(f"--{side}-pcpu", type=cpu_number, metavar="N", help=text)
     effects.add_argument("--vm", type=vm_number, default=0, metavar="N", help="from 0 (default: 0)")
     effects.add_argument("--vcpu", type=cpu_number, default=0, metavar="N", help="from 0 (default: 0)")
-    effects.add_argument("--access", choices=commands.ACCESS, default="r", help="that KVM answers to (default: r)")
-    effects.add_argument("--json", action="store_true", help="one JSON object")
 
 
 def _source_options() -> Parser:

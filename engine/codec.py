@@ -6,7 +6,7 @@ those are follows from their type (`events.U64`) and from `Registers`.
 
 import json
 from collections.abc import Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -27,7 +27,8 @@ T = TypeVar("T")
 def _hex_fields() -> frozenset[str]:
     names = {f for f in Registers.__struct_fields__ if f not in ("cpl", "cs_l")} | {"at"}
     for struct in (*get_args(events.Event), events.RamRange, demo.Look, demo.Entry):
-        names |= {n for n, kind in struct.__annotations__.items() if events.U64 in (kind, *get_args(kind))}
+        kinds = get_type_hints(struct, include_extras=True)
+        names |= {n for n, kind in kinds.items() if events.U64 in (kind, *get_args(kind))}
     return frozenset(names)
 
 

@@ -302,10 +302,96 @@ class FlushTlb(_Event, frozen=True):
     vm: int = 0
 
 
+class WriteGuestRegister(_Event, frozen=True):
+    """A vCPU executes MOV to CRn, or WRMSR to EFER: an illegal value raises #GP and nothing changes."""
+
+    name: WritableRegister
+    value: U64
+    vm: int = 0
+    vcpu: int = 0
+
+
+class InvalidatePage(_Event, frozen=True):
+    """A vCPU executes INVLPG for linear ``address``."""
+
+    address: U64
+    vm: int = 0
+    vcpu: int = 0
+
+
+# --- a hypervisor inside a VM (L1) and its guest (L2)
+
+
+class LoadNestedKvm(_Event, frozen=True):
+    """The guest on a vCPU loads a hypervisor of its own, which captures the mode that the vCPU is in: it will build the
+    tables for its guest in that format, under ``root`` (L1-physical), further tables from ``tables`` upwards.
+
+    ``levels``: of its EPT; on AMD its own paging mode decides.
+    """
+
+    root: U64
+    tables: U64
+    levels: Literal[4, 5] = 4
+    vm: int = 0
+    vcpu: int = 0
+
+
+class MapNestedPages(_Event, frozen=True):
+    """The hypervisor inside a VM maps ``size`` bytes of L2-physical ``address`` to L1-physical ``target``, in the
+    format that it captured. It writes with the vCPU that it was loaded on: where KVM mirrors a table, each write
+    traps."""
+
+    address: U64
+    target: U64
+    size: U64
+    page_size: U64 = 4096
+    write: bool = True
+    execute: bool = True
+    vm: int = 0
+
+
+class MapL2Pages(MapGuestPages, frozen=True):
+    """As `MapGuestPages`, for a nested guest: all addresses are L2-physical, and each lies where the tables of the
+    hypervisor inside the VM have put it."""
+
+
+class FillL2Pages(FillGuestPages, frozen=True):
+    """As `FillGuestPages`, at an L2-physical address."""
+
+
+class EnterNested(_Event, frozen=True):
+    """VMRUN or VM entry: the nested guest runs on a vCPU with ``registers``. What translates for it is read now: on AMD
+    in the mode that L1 is in, on Intel as its EPTP says.
+
+    ``root``: nCR3 or EPTP; 0: that of L1's own module. ``paging``: L1 uses nested paging for it.
+    """
+
+    registers: Registers
+    root: U64 = 0
+    paging: bool = True
+    vm: int = 0
+    vcpu: int = 0
+
+
+class LeaveNested(_Event, frozen=True):
+    """The nested guest exits to its hypervisor for a reason of its own, such as HLT."""
+
+    vm: int = 0
+    vcpu: int = 0
+
+
+class InvalidateNested(_Event, frozen=True):
+    """The hypervisor inside a VM executes INVEPT, all contexts; on AMD its flush comes with the next VMRUN anyway."""
+
+    vm: int = 0
+    vcpu: int = 0
+
+
 ImageEvent = OpenImage | ChooseCpu | ChooseRoot | SetRegister | WriteRegister | ChooseSecondStage | AccessMemory
 HostEvent = (
     BootHost | LoadKvm | UnloadKvm | CreateVm | DestroyVm | CreateVcpu | SetMemslot | DeleteMemslot | RestoreGuest
     | SetGuestRegisters | MapGuestPages | FillGuestPages | GuestAccess | Populate | MoveVcpu | ChangeMode | ZapGuest
-    | HostMemory | DirtyLogging | FlushTlb
+    | HostMemory | DirtyLogging | FlushTlb | WriteGuestRegister | InvalidatePage | LoadNestedKvm | MapNestedPages
+    | MapL2Pages | FillL2Pages | EnterNested | LeaveNested | InvalidateNested
 )  # fmt: skip
 Event = ImageEvent | Poke | HostEvent

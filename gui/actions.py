@@ -101,6 +101,9 @@ def commands() -> tuple[Command, ...]:
         Command("revert", translate("Actions", "Re&vert"), lambda w: w.opener.revert(),
             enabled=lambda w: w.files.file is not None,
         ),
+        Command("export-report", translate("Actions", "&Export report…"),
+            lambda w: w.exporter.export_scenario(), enabled=_has_events,
+        ),
         Command("quit", translate("Actions", "&Quit"), lambda w: w.close(), ("Ctrl+Q",)),
         Command("undo", translate("Actions", "&Undo"),
             lambda w: w.document.undo(), ("Ctrl+Z",), enabled=lambda w: w.document.undo_stack.canUndo(),
@@ -169,6 +172,10 @@ def commands() -> tuple[Command, ...]:
             lambda w: w.last_reference(), ("End",), "last", _before_end,
         ),
         Command("play", translate("Actions", "Pla&y"), lambda w: w.player.toggle(), ("Space",), "play", _has_walk),
+        Command("logical", translate("Actions", "As L&1 sees it"),
+            lambda w: w.document.show_logical(not w.document.is_logical), ("Ctrl+Shift+L",),
+            enabled=lambda w: w.document.logical is not None, checked=lambda w: w.document.is_logical,
+        ),
         Command("address", translate("Actions", "&Address…"), lambda w: w.address_bar.focus(), ("Ctrl+L",)),
         Command("perform", translate("Actions", "Perform this a&ccess"),
             lambda w: w.perform_access(), ("Ctrl+Return",),
@@ -205,7 +212,7 @@ def menus() -> tuple[tuple[str, tuple[str, ...]], ...]:
     return (
         (translate("Actions", "&File"), (
             "@templates", "open", "open-built-in", "@recent", "-", "save", "save-as", "save-copy",
-            "revert", "-", "quit",
+            "revert", "-", "export-report", "-", "quit",
         )),
         (translate("Actions", "&Edit"), (
             "undo", "redo", "-", "@events", "edit-event", "duplicate-event", "delete-event", "event-up", "event-down",
@@ -216,7 +223,8 @@ def menus() -> tuple[tuple[str, tuple[str, ...]], ...]:
         )),
         (translate("Actions", "&Machine"), ("choose-root", "edit-register")),
         (translate("Actions", "&Walk"), (
-            "address", "perform", "@sights", "-", "first", "previous", "next", "last", "play", "-", "previous-event",
+            "address", "perform", "@sights", "-", "first", "previous", "next", "last", "play", "logical", "-",
+            "previous-event",
             "next-event", "-", "pin-a", "pin-b", "unpin",
         )),
         (translate("Actions", "&Demo"), (

@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QWidget
 from engine.memory.library import Library
 from gui.address_bar import AddressBar
 from gui.document import Document
+from gui.export import Exporter
 from gui.files import Files
 from gui.jobs import runner
 from gui.opener import Opener
@@ -31,6 +32,7 @@ def fill(window: MainWindow, library: Library) -> None:
     keeper = Keeper(state_folder(), lambda sentence: window.notice.tell(sentence))
     window.files = Files(document, library, window.recent, window.prompts, keeper, window, window.picture)
     window.opener = Opener(document, window.files, library, window.recent, window.prompts, window)
+    window.exporter = Exporter(document, window.files, window.recent, window.prompts, window)
     window.player = Player(document, window)
     window.timeline = TimelineView(document)
     window.machine = MachineView(document)
@@ -41,6 +43,7 @@ def fill(window: MainWindow, library: Library) -> None:
     window.center.add_strip(SightsStrip(document))
     window.setStatusBar(StatusBar(document, runner(), window))
     window.files.told.connect(window.notice.tell)
+    window.exporter.told.connect(window.notice.tell)
     _provide(window)
     window.address_bar.failed.connect(window.notice.tell)
     window.notice.walk.connect(window.address_bar.walk)
@@ -69,6 +72,11 @@ def _provide(window: MainWindow) -> None:
         view.shown.connect(window.bring)
         return view
 
+    def findings(parent: QWidget) -> QWidget:
+        view = MAKERS["findings"](document, parent)
+        view.exported.connect(window.exporter.export_findings)  # type: ignore[attr-defined]
+        return view
+
     def help_pane(parent: QWidget) -> QWidget:
         from gui.help_pane import HelpPane
 
@@ -77,7 +85,8 @@ def _provide(window: MainWindow) -> None:
     for name, make in (
         ("timeline", lambda parent: window.timeline),
         ("machine", machine),
-        *((name, plain(name)) for name in ("inspector", "findings", "hierarchy", "walk", "effects", "mappings")),
+        ("findings", findings),
+        *((name, plain(name)) for name in ("inspector", "hierarchy", "walk", "effects", "mappings")),
         ("demos", author),
         ("help", help_pane),
     ):

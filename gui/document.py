@@ -4,6 +4,7 @@ Views read it and ask it to change; it tells them by one signal what changed. It
 value comes from the engine.
 """
 
+from collections.abc import Callable
 from enum import Flag, auto
 
 import msgspec
@@ -53,6 +54,14 @@ class Query(msgspec.Struct, frozen=True):
     place: Place = HERE
 
 
+Look = Callable[[State, int, Access, Place, int], Walk | Refusal]
+"""What walks an address in a state: address, access, whose, and the privilege asked about."""
+
+
+def _no_nested_guest(state: State, address: int, access: Access, place: Place, cpl: int) -> Walk | Refusal:
+    return Refusal("No nested guest runs here.")
+
+
 class Selection(msgspec.Struct, frozen=True):
     """An entry: slot ``index`` of the table at physical byte address ``table``, read as ``level`` of ``stage``."""
 
@@ -83,7 +92,11 @@ class Document(QObject):
         self._replay = Replay(Scenario(), images)
         self._step = 0
         self._query: Query | None = None
-        self._walk: Walk | Refusal | None = None
+        self.look_logical: Look = _no_nested_guest
+        """The walk as L2 and L1 take it to be, of an address of a vCPU that runs a nested guest."""
+        self._hardware: Walk | Refusal | None = None
+        self._logical: Walk | Refusal | None = None
+        self._is_logical = False
         self._reference: int | None = None
         self._selection: Selection | None = None
         self._pins = Pins()
@@ -103,7 +116,7 @@ class Document(QObject):
 
     @property
     def images(self) -> Images:
-        """Where the scenario's images come from."""
+        """What gives the images that the scenario names; may be asked from any thread."""
         return self._images
 
     @property
@@ -127,7 +140,7 @@ class Document(QObject):
         self._images = images or self._library
         self._replay = Replay(scenario, self._images)
         self._step = len(scenario.events) if step is None else step
-        self._query = self._walk = self._reference = self._selection = None
+        self._query = self._hardware = self._logical = self._reference = self._selection = None
         self._pins = Pins()
         self.is_open = True
         self.undo_stack.clear()  # tells who listens to it, so all else is in place by now
@@ -246,9 +259,37 @@ class Document(QObject):
 
     @property
     def walk(self) -> Walk | None:
-        """The walk of the query in the current state; None before the first query, or where it is refused."""
+        """The walk of the query in the current state, by hardware or the logical one, whichever is looked at.
+
+        None before the first query, or where it is refused.
+        """
+        return self.logical if self.is_logical else self.hardware
+
+    @property
+    def hardware(self) -> Walk | None:
+        """The walk that the processor makes."""
         found = self._looked()
         return None if isinstance(found, Refusal) else found
+
+    @property
+    def logical(self) -> Walk | None:
+        """The walk of three stages that L2 and L1 take for granted; None where no nested guest runs."""
+        query = self._query
+        if self._logical is None and query is not None:
+            self._logical = self.look_logical(self.state, query.address, query.access, query.place, query.cpl)
+        return None if isinstance(self._logical, Refusal) else self._logical
+
+    @property
+    def is_logical(self) -> bool:
+        """Whether the logical walk is looked at: it was chosen, and there is one."""
+        return self._is_logical and self.logical is not None
+
+    def show_logical(self, on: bool) -> None:
+        """Look at the logical walk, where there is one, or at the hardware's; its last reference is lit."""
+        if on != self._is_logical:
+            self._is_logical = on
+            if self.logical is not None:
+                self._refresh(Change.WALK)
 
     @property
     def walk_refusal(self) -> str | None:
@@ -258,9 +299,9 @@ class Document(QObject):
 
     def _looked(self) -> Walk | Refusal | None:
         query = self._query
-        if self._walk is None and query is not None:
-            self._walk = look(self.state, query.address, query.access, query.place, query.cpl)
-        return self._walk
+        if self._hardware is None and query is not None:
+            self._hardware = look(self.state, query.address, query.access, query.place, query.cpl)
+        return self._hardware
 
     def ask(self, query: Query | None) -> None:
         """Walk another address; its last reference is lit. None: nothing is walked."""
@@ -317,7 +358,7 @@ class Document(QObject):
     def _refresh(self, change: Change) -> None:
         """The state or the query changed: walk again, keep the lit reference where it still exists."""
         before = self._reference
-        self._walk = None
+        self._hardware = self._logical = None
         steps = self.walk.steps if self.walk else ()
         keep = before is not None and before < len(steps) and Change.WALK not in change
         self._reference = before if keep else (len(steps) - 1 if steps else None)

@@ -19,11 +19,6 @@ TABLES = {1: "PT", 2: "PD", 3: "PDPT", 4: "PML4", 5: "PML5"}
 """The level that KVM made a table for, by the name that the hardware gives such a table."""
 OUTCOMES = {kind: Outcome[kind.name] for kind in Class if kind is not Class.RESTORED} | {Class.RESTORED: Outcome.SAME}
 """The fill of each class."""
-GRAVITY = (
-    Class.SAME, Class.RESTORED, Class.UNKNOWN, Class.NOT_PRESENT, Class.PERMISSION, Class.RESERVED, Class.ANOTHER_PAGE,
-    Class.OUTSIDE_RAM, Class.OTHER_VM, Class.HOST_PAGE, Class.TABLE_PAGE,
-)  # fmt: skip
-"""From good news to bad: what comes later is painted over what comes before."""
 
 
 def class_name(kind: Class) -> str:

@@ -28,6 +28,7 @@ from engine.arch.memory_type import memory_type
 from engine.arch.paging import Level
 from engine.arch.second_stage import Kind2
 from engine.arch.walk import Rule, Stage, Step, Update, Walk
+from gui import three_stages
 
 translate = QCoreApplication.translate
 
@@ -40,11 +41,15 @@ def engine_text(text: str) -> str:
 # --- names
 
 
-def entry_title(stage: Stage, level: Level, index: int) -> str:
+def entry_title(stage: Stage, level: Level, index: int, walk: Walk | None = None) -> str:
+    """``walk``: the one that is looked at, which says whose the stages are where it has three."""
+    if walk is not None and walk.host is not None and stage is not Stage.ONE:
+        return three_stages.entry_title(walk, stage, level, index)
     title = {
         Stage.ONE: translate("Explain", "{table} entry {index}"),
         Stage.GUEST: translate("Explain", "Guest {table} entry {index}"),
         Stage.NESTED: translate("Explain", "Nested {table} entry {index}"),
+        Stage.HOST: translate("Explain", "Host {table} entry {index}"),
     }[stage]
     return title.format(table=level.name, index=index)
 
@@ -195,7 +200,11 @@ def why(walk: Walk, number: int) -> list[str]:
 def _origin(walk: Walk, number: int) -> Iterator[str]:
     step = walk.steps[number]
     level = step.level
-    if step.stage is Stage.NESTED:
+    if walk.host is not None and step.address is not None:
+        if level == _levels(walk, step)[0]:
+            yield three_stages.origin(walk, step)
+            yield from filter(None, [three_stages.for_a_write(walk, step)])
+    elif step.stage is Stage.NESTED:
         if level == _levels(walk, step)[0]:
             yield _nested_origin(walk, step)
     elif step.address is None:
@@ -267,16 +276,14 @@ def _denials(walk: Walk, last: Step) -> Iterator[str]:
     outcome = walk.outcome
     if not isinstance(outcome, PageFault | NestedPageFault | EptViolation):
         return
-    descent = [step for step in walk.steps if step.stage is last.stage]
-    if last.stage is Stage.NESTED:
-        descent = [step for step in descent if step.row == last.row]
+    descent = [step for step in walk.steps if step.descent == last.descent]
     for violation in outcome.violations:
         yield translate("Explain", "Denied: {violation}.").format(violation=engine_text(violation.value))
         name, value = _WITHHOLDS.get(violation, ("", 0))
         entries = [step for step in descent if any(f.name == name and f.value == value for f in step.decoded())]
         if entries:
             text = translate("Explain", "{field} is {value} in {entries}.")
-            titles = ", ".join(entry_title(step.stage, step.level, step.index) for step in entries)
+            titles = ", ".join(entry_title(step.stage, step.level, step.index, walk) for step in entries)
             yield text.format(field=name, value=value, entries=titles)
 
 
@@ -306,6 +313,8 @@ def _flags(walk: Walk, step: Step) -> Iterator[str]:
             yield translate("Explain", "The access faults, so A is not set.")
         return
     text = translate("Explain", "The processor sets {flags} here.")
+    if walk.host is not None:  # which no processor walks
+        text = translate("Explain", "The walk sets {flags} here.")
     yield text.format(flags=" + ".join(_flag_names(step, update)))
 
 
@@ -322,10 +331,12 @@ def _flag_names(step: Step, update: Update) -> Iterator[str]:
 def reference_title(walk: Walk, number: int) -> str:
     """What step ``number`` (from 0) is, and what for: "Reference 17: Nested PDPT entry 4, for the guest's PT entry"."""
     step = walk.steps[number]
-    entry = entry_title(step.stage, step.level, step.index)
+    entry = entry_title(step.stage, step.level, step.index, walk)
     if step.address is None:
         return translate("Explain", "PDPTE register: {entry}").format(entry=entry)
     count = sum(earlier.address is not None for earlier in walk.steps[: number + 1])
+    if walk.host is not None:
+        return three_stages.reference_title(walk, step, count)
     if step.stage is not Stage.NESTED:
         return translate("Explain", "Reference {number}: {entry}").format(number=count, entry=entry)
     text = translate("Explain", "Reference {number}: {entry}, for the page at GPA {target}")
@@ -361,10 +372,12 @@ def so_far(walk: Walk, number: int) -> str:
 
 
 def together(walk: Walk) -> list[str]:
-    """What both stages make of rights and memory type, for a walk that reached its page."""
+    """What the stages make of rights and memory type together, for a walk that reached its page."""
     outcome = walk.outcome
     if not isinstance(outcome, Translated) or not walk.steps:
         return []
+    if walk.host is not None:
+        return [three_stages.rights(walk)]
     kind = memory_type(walk)
     assert kind is not None
     if walk.second is None:
@@ -388,9 +401,7 @@ def index_bits(level: Level) -> str:
 
 
 def _levels(walk: Walk, step: Step) -> tuple[Level, ...]:
-    if step.stage is Stage.NESTED and walk.second is not None:
-        return walk.second.paging.levels
-    return walk.paging.levels
+    return walk.stage(step.stage).levels
 
 
 def _next_level(walk: Walk, step: Step) -> Level:
@@ -424,9 +435,11 @@ def why_entry(stage: Stage, level: Level, value: int | None, rule: Rule) -> list
 
 
 def stage_kind(walk: Walk) -> str:
-    """The two stages of a walk, as its heading names them."""
+    """The stages of a walk, as its heading names them."""
     if walk.second is None:
         return walk.paging.name
+    if walk.host is not None:
+        return three_stages.stage_kind(walk)
     if walk.second.kind is Kind2.NPT:
         text = translate("Explain", "guest {guest} × nested {nested}")
         return text.format(guest=walk.paging.name, nested=walk.second.paging.name)

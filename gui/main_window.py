@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from engine.scenario import Scenario
     from gui.address_bar import AddressBar
     from gui.document import Document
+    from gui.export import Exporter
     from gui.files import Files
     from gui.help_pane import HelpPane
     from gui.opener import Opener
@@ -53,6 +54,7 @@ class MainWindow(QMainWindow):
     files: Files
     opener: Opener
     library: Library
+    exporter: Exporter
     player: Player
     address_bar: AddressBar
     notice: NoticeStrip

@@ -42,6 +42,11 @@ def grouped(value: int, digits: int = 0) -> str:
     return f"0x{value:0{digits + max(0, digits - 1) // 4}_x}"
 
 
+def plain(value: int, digits: int = 0) -> str:
+    """``value`` in hex as kernels and their traces print it, of at least ``digits`` digits: 0x7f1234567000."""
+    return f"0x{value:0{digits}x}"
+
+
 def parse_address(text: str) -> int:
     """The unsigned 64-bit number that ``text`` gives in hex (with or without 0x, groups split by _ or ' or space).
 

@@ -72,8 +72,8 @@ def pat_type(pat: int, entry: int, page_shift: int) -> str:
 
 
 def memory_type(walk: Walk) -> MemoryType | None:
-    """The memory type of a walk's access; None where the walk reaches no page."""
-    if not walk.ok:
+    """The memory type of a walk's access; None where it reaches no page, or by three stages: no manual says."""
+    if not walk.ok or walk.host is not None:
         return None
     guest = _leaf(walk, Stage.GUEST if walk.second else Stage.ONE)
     pat = walk.paging.registers.pat

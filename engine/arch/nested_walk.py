@@ -1,8 +1,12 @@
-"""The two-dimensional walk: a guest's tables through a second stage.
+"""The two-dimensional walk: a guest's tables through a second stage; and that through a third, where a guest nests.
 
 Each reference is one Step, in the order hardware makes them: for each guest level from the top the nested references
 that translate the address of the guest's entry, then that entry; at last those for the page itself. The walk is that of
-`walk.descend`, twice. Sources: SDM vol. 3C, 29.3; AMD APM vol. 2, 15.25.
+`walk.descend`, once a stage. Sources: SDM vol. 3C, 29.3; AMD APM vol. 2, 15.25.
+
+No processor walks three stages. The walk with a ``host`` is what L2 and L1 take for granted: L2's addresses go through
+the second stage that L1 wrote, and L1's, those of that stage's own tables among them, through L0's. Each stage is to
+the one below what a guest is to its second stage, with the same rules for rights and flags.
 """
 
 import msgspec
@@ -54,54 +58,79 @@ _PDPTE_LOAD = Check(need=EPT_R, names=EPT_NAMES)
 
 
 class _Second:
-    """The second stage as a guest walk goes through it."""
+    """A second stage as the walk above goes through it, and ``host``, the stage that it goes through itself."""
 
-    def __init__(self, second: SecondStage) -> None:
+    def __init__(self, second: SecondStage, host: SecondStage | None = None, stage: Stage = Stage.NESTED) -> None:
         self._second = second
-        self._gpa = 0
+        self._levels, self._root, self._reach = second.paging.levels, second.paging.root, second.reach
+        self._stage, self._late_flags = stage, second.late_flags
+        self._host = _Second(host, stage=Stage.HOST) if host is not None else None
+        self._table: tuple[Check, ...] = (second.table, host.table) if host is not None else (second.table,)
 
-    def translate(self, trail: Trail, gpa: int, row: int, check: Check) -> Leaf | Stop:
-        """Where guest-physical ``gpa`` lies, for an access that needs ``check``."""
-        second = self._second
-        if gpa >> second.reach:
-            return Stop(Reason.OUT_OF_RANGE, nested=True, target=gpa, check=check)
-        paging = second.paging
+    def translate(
+        self,
+        trail: Trail,
+        address: int,
+        checks: tuple[Check, ...],
+        row: int,
+        target: int,
+        column: int = 0,
+        middle: int | None = None,
+        final: bool = False,
+    ) -> Leaf | Stop:
+        """Where ``address`` lies, for an access that needs ``checks``: one of this stage, then of those below."""
+        host = self._host
+        if address >> self._reach:
+            return Stop(Reason.OUT_OF_RANGE, nested=self._stage, target=address, check=checks[0], final=final)
         found = descend(
-            trail, paging.levels, paging.root, gpa, check, Stage.NESTED, row, gpa, late_flags=second.late_flags
-        )
-        if isinstance(found, Stop):
-            return msgspec.structs.replace(found, nested=True, target=gpa, check=check)
-        return found
-
-    def entry(self, trail: Trail, gpa: int, row: int) -> Leaf | Stop:
-        self._gpa = gpa
-        return self.translate(trail, gpa, row, self._second.table)
-
-    def update(self, page: Leaf) -> Stop | None:
-        missing = self._second.update_needs & ~page.every
-        if not missing:
-            return None
-        table = self._second.table
-        writing = msgspec.structs.replace(table, need=table.need | missing, writes=True)
-        return Stop(
-            Reason.RIGHTS, page.every, writing.violations(page.every, page.some, page.tables, page.value),
-            address=page.address, leaf=page.value, nested=True, target=self._gpa, check=writing,
+            trail, self._levels, self._root, address, checks[0], self._stage, row, target, host, self._late_flags,
+            column, middle,
         )  # fmt: skip
+        if isinstance(found, Stop):
+            if found.nested is not None:
+                return found
+            return msgspec.structs.replace(found, nested=self._stage, target=address, check=checks[0], final=final)
+        if host is None:
+            return found
+        below = host.translate(trail, found.address, checks[1:], row, target, 0, found.address, final)
+        if isinstance(below, Stop):
+            return below
+        size = min(found.page_shift, below.page_shift)
+        return msgspec.structs.replace(found, address=below.address, page_shift=size, middle=found.address, below=below)
+
+    def entry(
+        self, trail: Trail, address: int, row: int, target: int, column: int = 0, middle: int | None = None
+    ) -> Leaf | Stop:
+        return self.translate(trail, address, self._table, row, target, column, middle)
+
+    def update(self, page: Leaf, address: int) -> Stop | None:
+        missing = self._second.update_needs & ~page.every
+        if missing:
+            table = self._second.table
+            writing = msgspec.structs.replace(table, need=table.need | missing, writes=True)
+            return Stop(
+                Reason.RIGHTS, page.every, writing.violations(page.every, page.some, page.tables, page.value),
+                address=page.address, leaf=page.value, nested=self._stage, target=address, check=writing,
+            )  # fmt: skip
+        if self._host is None or page.below is None or page.middle is None:
+            return None
+        return self._host.update(page.below, page.middle)
 
 
 class GuestPhysical:
-    """Guest-physical memory read through the second stage, for the loads of PDPTE registers.
+    """Guest-physical memory read through the stages below, for the loads of PDPTE registers.
 
-    A load that the second stage stops gives unknown bytes; `stopped` tells why.
+    A load that one of them stops gives unknown bytes; `stopped` tells why.
     """
 
-    def __init__(self, memory: PhysicalMemory, second: SecondStage) -> None:
+    def __init__(self, memory: PhysicalMemory, second: SecondStage, host: SecondStage | None = None) -> None:
         self._memory = memory
-        self._second = _Second(second)
+        self._second = _Second(second, host)
+        self._checks = (_PDPTE_LOAD,) * (1 if host is None else 2)
         self.stopped: Stop | None = None
 
     def word(self, address: int) -> int | None:
-        found = self._second.translate(Trail(self._memory), address, 0, _PDPTE_LOAD)
+        found = self._second.translate(Trail(self._memory), address, self._checks, 0, address)
         if isinstance(found, Stop):
             self.stopped = found
             return None
@@ -109,71 +138,105 @@ class GuestPhysical:
 
 
 def walk_nested(
-    memory: PhysicalMemory, guest: Paging, second: SecondStage, address: int, access: Access = READ
+    memory: PhysicalMemory,
+    guest: Paging,
+    second: SecondStage,
+    address: int,
+    access: Access = READ,
+    host: SecondStage | None = None,
 ) -> Walk:
     """Translate guest-linear ``address`` to host-physical: ``guest`` through ``second``, both read from ``memory``.
 
-    ``guest`` is bound with ``pdptes_from_memory`` under NPT. Pure: apply `Walk.updates` for the flags of both stages.
+    ``host``: the third stage, of the same kind as ``second``, through which L1's memory is seen; ``second`` is then
+    L1's and ``guest`` L2's. ``guest`` is bound with ``pdptes_from_memory`` under NPT. Pure: apply `Walk.updates` for
+    the flags of all stages.
     """
     refused, linear = check_address(guest, address, access)
     if refused is not None:
-        return Walk(address, linear, access, guest, (), refused, (), second)
-    trail, through = Trail(memory), _Second(second)
-    outcome = _translate(trail, guest, second, through, linear, access)
-    return Walk(
-        address, linear, access, guest, tuple(trail.steps), outcome, flags_written(trail, guest, outcome), second
-    )
+        return Walk(address, linear, access, guest, (), refused, (), second, host, Stage.GUEST)
+    trail = Trail(memory)
+    outcome, stopped_by = _translate(trail, guest, second, host, linear, access)
+    updates = flags_written(trail, guest, outcome)
+    return Walk(address, linear, access, guest, tuple(trail.steps), outcome, updates, second, host, stopped_by)
 
 
 def walk_nested_access(
-    memory: PhysicalMemory, guest: Paging, second: SecondStage, address: int, access: Access = READ
+    memory: PhysicalMemory,
+    guest: Paging,
+    second: SecondStage,
+    address: int,
+    access: Access = READ,
+    host: SecondStage | None = None,
 ) -> tuple[Walk, ...]:
-    """The one or two walks of an access, as `walk.walk_access` has them, through two stages."""
-    return by_page(lambda part: walk_nested(memory, guest, second, part, access), address, access.size)
+    """The one or two walks of an access, as `walk.walk_access` has them, through two or three stages."""
+    return by_page(lambda part: walk_nested(memory, guest, second, part, access, host), address, access.size)
 
 
 def _translate(
-    trail: Trail, guest: Paging, second: SecondStage, through: _Second, linear: int, access: Access
-) -> Outcome:
+    trail: Trail, guest: Paging, second: SecondStage, host: SecondStage | None, linear: int, access: Access
+) -> tuple[Outcome, Stage | None]:
+    """The outcome, and the stage that stopped the walk."""
+    through = _Second(second, host)
     user_page, rights, page_shift, gpa = True, _ALL, 64, linear
     if guest.format is not None:
         check = compile_check(guest, access)
         levels, base = guest.levels, guest.root
         if guest.pdptes_are_registers:
-            physical = GuestPhysical(trail.memory, second)
+            physical = GuestPhysical(trail.memory, second, host)
             stopped, base = pdpte_register(trail, guest, linear, Stage.GUEST, physical)
             if physical.stopped is not None:
-                return _nested_fault(physical.stopped, second, None, None, access)
+                return _nested_fault(physical.stopped, second, host, None, None, access), physical.stopped.nested
             if isinstance(stopped, Stop):
-                return page_fault(stopped, check, linear)
+                return page_fault(stopped, check, linear), Stage.GUEST
             if stopped is not None:
-                return stopped
+                return stopped, Stage.GUEST
             levels = levels[1:]
         end = descend(trail, levels, base, linear, check, Stage.GUEST, through=through)
         if isinstance(end, Stop):
-            return _nested_fault(end, second, linear, None, access) if end.nested else page_fault(end, check, linear)
+            if end.nested is not None:
+                return _nested_fault(end, second, host, linear, None, access), end.nested
+            return page_fault(end, check, linear), Stage.GUEST
         rights = combined(guest, end.every, end.some, end.value)
         user_page, page_shift, gpa = rights.user, end.page_shift, end.address
-    final = final_check(second, access, guest.registers.cpl, user_page)
-    host = through.translate(trail, gpa, 0, final)
-    if isinstance(host, Stop):
-        return _nested_fault(host, second, linear, rights, access)
-    nested = combined(second.paging, host.every, host.some, host.value)
-    both = msgspec.structs.replace(
+    cpl = guest.registers.cpl
+    final: tuple[Check, ...] = (final_check(second, access, cpl, user_page),)
+    if host is not None:
+        final = (*final, final_check(host, access, cpl, user_page))
+    page = through.translate(trail, gpa, final, 0, gpa, final=True)
+    if isinstance(page, Stop):
+        return _nested_fault(page, second, host, linear, rights if page.final else None, access), page.nested
+    both = _both(rights, second, page)
+    if host is not None and page.below is not None:
+        both = _both(both, host, page.below)
+    return Translated(page.address, 1 << min(page_shift, page.page_shift), both), None
+
+
+def _both(rights: Rights, second: SecondStage, page: Leaf) -> Rights:
+    """What is left of the ``rights`` above in ``page`` of ``second``."""
+    nested = combined(second.paging, page.every, page.some, page.value)
+    return msgspec.structs.replace(
         rights,
         read=rights.read and nested.read,
         write=rights.write and nested.write,
         execute=rights.execute and nested.execute,
     )
-    return Translated(host.address, 1 << min(page_shift, host.page_shift), both)
 
 
 _ALL = Rights(read=True, write=True, execute=True, user=True)
 
 
-def _nested_fault(stop: Stop, second: SecondStage, linear: int | None, page: Rights | None, access: Access) -> Outcome:
+def _nested_fault(
+    stop: Stop,
+    second: SecondStage,
+    host: SecondStage | None,
+    linear: int | None,
+    page: Rights | None,
+    access: Access,
+) -> Outcome:
     """The exit that ``stop`` is. ``linear``: None where no linear address is valid. ``page``: the guest's rights on the
-    page where the final address failed, None where it was the address of a guest's entry."""
+    page where the final address failed, None where it was the address of an entry of the stages above."""
+    if stop.nested is Stage.HOST and host is not None:
+        second = host
     if stop.reason is Reason.UNKNOWN:
         return Unknown(stop.address)
     assert stop.check is not None

@@ -14,7 +14,7 @@ import msgspec
 
 from engine.arch.addresses import FRAME_SIZE, is_canonical
 from engine.arch.basis import Basis, manual
-from engine.arch.bits import U64, bit, mask
+from engine.arch.bits import U64, bit
 from engine.arch.faults import (
     GeneralProtection,
     Outcome,
@@ -36,9 +36,20 @@ from engine.arch.second_stage import SecondStage
 
 
 class Stage(Enum):
+    """Whose tables are read. Where three stages are walked: GUEST is L2's, NESTED is L1's, HOST is L0's."""
+
     ONE = "one-stage"
     GUEST = "guest"
     NESTED = "nested"
+    HOST = "host"
+
+    @property
+    def depth(self) -> int:
+        """The number of stages from the first down to this one."""
+        return _DEPTH[self]
+
+
+_DEPTH = {Stage.ONE: 1, Stage.GUEST: 1, Stage.NESTED: 2, Stage.HOST: 3}
 
 
 class Rule(Enum):
@@ -79,6 +90,11 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     costs no reference. ``value``: the entry as read, before A/D are set; None where the bytes are unknown. ``row``: the
     guest level that this reference serves, 0 for the page itself. ``target``: the guest-physical address that a nested
     reference translates, or at which a guest entry lies; None in a one-stage walk.
+
+    In a walk of three stages the same holds one stage further down. ``column``: the level of the middle stage that the
+    reference serves, 0 for the address that the middle stage gives. ``middle``: the address in the middle stage's
+    memory (L1-physical) that a host reference translates, or at which a guest or nested entry lies. ``target`` is that
+    of the row, in every stage. Elsewhere 0 and None.
     """
 
     stage: Stage
@@ -89,6 +105,13 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     rule: Rule
     row: int
     target: int | None = None
+    column: int = 0
+    middle: int | None = None
+
+    @property
+    def descent(self) -> tuple[Stage | int, ...]:
+        """What tells the descent that this step is part of from the others of its walk."""
+        return (self.stage, self.row, self.column)[: self.stage.depth]
 
     @property
     def is_leaf(self) -> bool:
@@ -131,7 +154,11 @@ class Update(msgspec.Struct, frozen=True, gc=False):
 
 
 class Walk(msgspec.Struct, frozen=True, gc=False):
-    """A translation and all its evidence. ``linear``: the address after LAM, which is what was walked."""
+    """A translation and all its evidence. ``linear``: the address after LAM, which is what was walked.
+
+    ``second``: the second stage, ``host``: the third, where there are that many. ``stopped_by``: the stage whose fault
+    the outcome is, and so who is told of it; None where the access goes through.
+    """
 
     address: int
     linear: int
@@ -141,6 +168,13 @@ class Walk(msgspec.Struct, frozen=True, gc=False):
     outcome: Outcome
     updates: tuple[Update, ...]
     second: SecondStage | None = None
+    host: SecondStage | None = None
+    stopped_by: Stage | None = None
+
+    def stage(self, stage: Stage) -> Paging:
+        """What ``stage`` of this walk translates with."""
+        below = {Stage.NESTED: self.second, Stage.HOST: self.host}.get(stage)
+        return below.paging if below is not None else self.paging
 
     @property
     def gpa(self) -> int | None:
@@ -168,23 +202,24 @@ class Walk(msgspec.Struct, frozen=True, gc=False):
         same guest-physical address.
         """
         last = self.steps[number]
-        nested = last.stage is Stage.NESTED and self.second is not None
-        paging = self.second.paging if nested and self.second else self.paging
         every, some, leaf = -1, 0, 0
         for step in self.steps[: number + 1]:
-            same = step.stage is last.stage and (not nested or step.row == last.row)
-            if same and step.value is not None and step.rule not in _NO_RIGHTS:
+            if step.descent == last.descent and step.value is not None and step.rule not in _NO_RIGHTS:
                 every &= step.value | step.level.neutral
                 some |= step.value
                 leaf = step.value
-        return combined(paging, every, some, leaf)
+        return combined(self.stage(last.stage), every, some, leaf)
 
 
 _NO_RIGHTS = (Rule.NOT_PRESENT, Rule.RESERVED, Rule.MISCONFIGURED, Rule.UNKNOWN)
 
 
 class Leaf(msgspec.Struct, frozen=True, gc=False):
-    """A descent that reached a page. ``address``: physical byte address; the rest is evidence for the rights."""
+    """A descent that reached a page. ``address``: physical byte address; the rest is evidence for the rights.
+
+    ``below``: the same page in the stage below, where the addresses that this stage gives are translated further:
+    ``middle`` is the one it gave, ``address`` and ``page_shift`` are what both make of it.
+    """
 
     address: int
     page_shift: int
@@ -192,14 +227,16 @@ class Leaf(msgspec.Struct, frozen=True, gc=False):
     some: int
     tables: int
     value: int
+    middle: int | None = None
+    below: "Leaf | None" = None
 
 
 class Stop(msgspec.Struct, frozen=True):
     """A descent that ended early at the entry at physical ``address``.
 
     ``every``: AND of the entries used where the leaf was reached, else 0; ``leaf``: that leaf. ``why``: the rule that a
-    misconfigured entry breaks. ``nested``: the second stage stopped a guest's walk, for guest-physical ``target`` and
-    an access that needed ``check``.
+    misconfigured entry breaks. ``nested``: the NESTED or HOST stage that stopped a walk through it, None otherwise, for
+    its input address ``target`` and an access that needed ``check``; ``final``: the access itself, not one to a table.
     """
 
     reason: Reason
@@ -209,19 +246,25 @@ class Stop(msgspec.Struct, frozen=True):
     address: int = 0
     leaf: int = 0
     why: str = ""
-    nested: bool = False
+    nested: Stage | None = None
     target: int = 0
     check: Check | None = None
+    final: bool = False
 
 
 class Through(Protocol):
-    """The second stage, as a guest walk uses it."""
+    """The stage below, as the walk of the stage above uses it."""
 
-    def entry(self, trail: "Trail", gpa: int, row: int) -> Leaf | Stop:
-        """Where the guest's paging-structure entry at ``gpa`` lies in host memory, or why it cannot be read."""
+    def entry(
+        self, trail: "Trail", address: int, row: int, target: int, column: int = 0, middle: int | None = None
+    ) -> Leaf | Stop:
+        """Where the paging-structure entry at ``address`` of the stage above lies in memory, or why it cannot be read.
 
-    def update(self, page: Leaf) -> Stop | None:
-        """Why an A/D flag cannot be written to the guest entry that lies in the host's ``page``; None: it can."""
+        ``row`` and what follows it as `Step` has them.
+        """
+
+    def update(self, page: Leaf, address: int) -> Stop | None:
+        """Why an A/D flag cannot be written to the entry at ``address``, which lies in ``page``; None: it can."""
 
 
 class Trail:
@@ -240,17 +283,17 @@ class Trail:
         self.words: dict[int, int] = {}
         self.updates: dict[int, Update] = {}
 
-    def write(self, address: int, entry_shift: int, old: int, new: int) -> None:
-        """Set the entry of ``1 << entry_shift`` bytes at ``address`` from ``old`` to ``new``."""
-        before = self.updates.get(address)
-        self.updates[address] = Update(address, 1 << entry_shift, before.old if before else old, new)
+    def set_flags(self, address: int, entry_shift: int, old: int, flags: int) -> None:
+        """Set ``flags`` in the entry of ``1 << entry_shift`` bytes at ``address``, which was read as ``old``."""
         at = address & ~7
         shift = (address & 7) * 8
         word = self.words.get(at)
         if word is None:
             word = self.memory.word(at) or 0
-        width = mask(shift + (8 << entry_shift) - 1, shift)
-        self.words[at] = word & ~width | new << shift
+        self.words[at] = word = word | flags << shift
+        before = self.updates.get(address)
+        new = word >> shift & (1 << (8 << entry_shift)) - 1
+        self.updates[address] = Update(address, 1 << entry_shift, before.old if before else old, new)
 
 
 def descend(
@@ -264,18 +307,22 @@ def descend(
     target: int | None = None,
     through: Through | None = None,
     late_flags: bool = False,
+    column: int = 0,
+    middle: int | None = None,
 ) -> Leaf | Stop:
     """Walk ``address`` down ``levels`` from the table at ``base`` and check ``check`` at the leaf.
 
-    ``row``: the guest level served, for a nested descent (a guest's or one-stage descent numbers its own).
+    ``row``, ``target``: what is served, for a nested descent (a guest's or one-stage descent numbers its own rows);
+    ``column``, ``middle``: the same for a host's (a nested descent through a host numbers its own columns).
     ``late_flags``: A/D of all entries are set once the rights are known to suffice, not level by level.
     """
     frame_of, add, words = trail.frame, trail.steps.append, trail.words
     need, deny_all, deny_any = check.need, check.deny_all, check.deny_any
     every, some, tables = -1, 0, -1
-    used: list[tuple[int, Level, int, int]] = []
+    used: list[tuple[int, int, int, int, Leaf | None, int]] = []
     page: Leaf | None = None
-    own_rows = stage is not _NESTED
+    own_rows = stage is not _NESTED and stage is not _HOST
+    lies = 0
     for lv in levels:
         (
             number, shift, index_mask, entry_shift, present, leaf, neutral, table_reserved, page_reserved, has_illegal,
@@ -286,32 +333,39 @@ def descend(
         if own_rows:
             row = number
         if through is not None:
-            target = at
-            found = through.entry(trail, at, row)
+            lies = at
+            if own_rows:
+                target = at
+                found = through.entry(trail, at, row, at)
+            else:
+                column, middle = number, at
+                found = through.entry(trail, at, row, target or 0, number, at)
             if isinstance(found, Stop):
                 return found
             page, at = found, found.address
+            if own_rows:
+                middle = found.middle
         frame = frame_of(at >> 12)
         word = frame[(at & 0xFFF) >> 3] if frame is not None else trail.memory.word(at & ~7)
         if words and at & ~7 in words:
             word = words[at & ~7]
         if word is None:
-            add(Step(stage, lv, index, at, None, Rule.UNKNOWN, row, target))
+            add(Step(stage, lv, index, at, None, Rule.UNKNOWN, row, target, column, middle))
             return Stop(Reason.UNKNOWN, address=at)
         value = word if entry_shift == 3 else (word >> ((at & 4) << 3)) & 0xFFFF_FFFF
 
         if not value & present:
-            add(Step(stage, lv, index, at, value, Rule.NOT_PRESENT, row, target))
+            add(Step(stage, lv, index, at, value, Rule.NOT_PRESENT, row, target, column, middle))
             return Stop(Reason.NOT_PRESENT, address=at)
         is_leaf = value & leaf
         if has_illegal:
             for illegal in lv.page_illegal if is_leaf else lv.table_illegal:
                 if value & illegal.mask == illegal.value:
-                    add(Step(stage, lv, index, at, value, Rule.MISCONFIGURED, row, target))
+                    add(Step(stage, lv, index, at, value, Rule.MISCONFIGURED, row, target, column, middle))
                     return Stop(Reason.MISCONFIGURED, address=at, why=illegal.why)
         reserved = value & (page_reserved if is_leaf else table_reserved)
         if reserved:
-            add(Step(stage, lv, index, at, value, Rule.RESERVED, row, target))
+            add(Step(stage, lv, index, at, value, Rule.RESERVED, row, target, column, middle))
             return Stop(Reason.RESERVED, reserved=reserved, address=at)
 
         every &= value | neutral
@@ -319,25 +373,24 @@ def descend(
         if is_leaf:
             plain = every & need == need and not every & deny_all and not some & deny_any
             if not plain or (check.is_special and not check.allows(every, some, tables, value)):
-                add(Step(stage, lv, index, at, value, Rule.DENIED, row, target))
+                add(Step(stage, lv, index, at, value, Rule.DENIED, row, target, column, middle))
                 return Stop(Reason.RIGHTS, every, check.violations(every, some, tables, value), address=at, leaf=value)
-            add(Step(stage, lv, index, at, value, _PAGE, row, target))
+            add(Step(stage, lv, index, at, value, _PAGE, row, target, column, middle))
             flags = (accessed | lv.dirty if check.writes else accessed) & ~value
         else:
-            add(Step(stage, lv, index, at, value, _TABLE, row, target))
+            add(Step(stage, lv, index, at, value, _TABLE, row, target, column, middle))
             flags = accessed & ~value
         if flags:
-            if page is not None and through is not None:
-                refused = through.update(page)
-                if refused is not None:
-                    return refused
             if late_flags:
-                used.append((at, lv, value, value | flags))
-            else:
-                trail.write(at, entry_shift, value, value | flags)
+                used.append((at, entry_shift, value, flags, page, lies))
+            elif through is None:
+                trail.set_flags(at, entry_shift, value, flags)
+            elif (refused := _set_flags(trail, through, at, entry_shift, value, flags, page, lies)) is not None:
+                return refused
         if is_leaf:
-            for entry_at, level, old, new in used:
-                trail.write(entry_at, level.entry_shift, old, new)
+            for late in used:
+                if (refused := _set_flags(trail, through, *late)) is not None:
+                    return refused
             page_shift = lv.page_shift
             physical = (value & lv.page_address) | ((value & lv.high) << lv.high_shift)
             return Leaf(physical | address & ((1 << page_shift) - 1), page_shift, every, some, tables, value)
@@ -346,7 +399,27 @@ def descend(
     raise AssertionError("the last level always maps a page")
 
 
-_NESTED, _TABLE, _PAGE = Stage.NESTED, Rule.TABLE, Rule.PAGE  # names of this module are found faster than members
+_NESTED, _HOST = Stage.NESTED, Stage.HOST  # names of this module are found faster than members
+_TABLE, _PAGE = Rule.TABLE, Rule.PAGE
+
+
+def _set_flags(
+    trail: Trail,
+    through: Through | None,
+    at: int,
+    entry_shift: int,
+    old: int,
+    flags: int,
+    page: Leaf | None,
+    lies: int,
+) -> Stop | None:
+    """Set ``flags`` in the entry at ``at``, or say why not: it is at ``lies``, in ``page``, for the stage below."""
+    if page is not None and through is not None:
+        refused = through.update(page, lies)
+        if refused is not None:
+            return refused
+    trail.set_flags(at, entry_shift, old, flags)
+    return None
 
 
 def walk(memory: PhysicalMemory, paging: Paging, address: int, access: Access = READ) -> Walk:
@@ -358,7 +431,7 @@ def walk(memory: PhysicalMemory, paging: Paging, address: int, access: Access = 
     if end_of_access > paging.low_end and not paging.high_start <= address < end_of_access <= _TOP:
         refused, linear = check_address(paging, address, access)
         if refused is not None:
-            return Walk(address, linear, access, paging, (), refused, ())
+            return Walk(address, linear, access, paging, (), refused, (), stopped_by=Stage.ONE)
     if paging.format is None:
         whole = Rights(read=True, write=True, execute=True, user=True)
         return Walk(address, linear, access, paging, (), Translated(linear, 0, whole), ())
@@ -372,14 +445,17 @@ def walk(memory: PhysicalMemory, paging: Paging, address: int, access: Access = 
     if end is None:
         end = descend(trail, levels, base, linear, check, Stage.ONE)
     outcome: Outcome
+    stopped_by: Stage | None = Stage.ONE
     if isinstance(end, Leaf):
+        stopped_by = None
         outcome = Translated(end.address, 1 << end.page_shift, combined(paging, end.every, end.some, end.value))
     elif isinstance(end, Stop):
         outcome = page_fault(end, check, linear)
     else:
         outcome = end
     updates = flags_written(trail, paging, outcome) if trail.updates else ()
-    return Walk(address, linear, access, paging, tuple(trail.steps), outcome, updates)
+    steps = tuple(trail.steps)
+    return Walk(address, linear, access, paging, steps, outcome, updates, None, None, stopped_by)
 
 
 _TOP = U64 + 1

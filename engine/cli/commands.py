@@ -114,6 +114,18 @@ def run(options: argparse.Namespace, pipe: Pipe) -> None:
             pipe.put(event_text(*step, walks=options.walks))
 
 
+def report(options: argparse.Namespace, pipe: Pipe) -> None:
+    """Everything there is to say of a scenario, for reading."""
+    from engine.cli.report import report_bytes
+    from engine.cli.whole import write
+
+    data = report_bytes(options)
+    if options.output is None:
+        pipe.put_bytes(data)
+    else:
+        write(options.output, data)
+
+
 def effects(options: argparse.Namespace, pipe: Pipe) -> None:
     """Two steps of a scenario, or two pCPUs at one, compared over all of guest-physical memory."""
     from engine.cli.effects import comparison, comparison_json, comparison_text

@@ -5,19 +5,18 @@ import sys
 from typing import Any
 
 from engine.arch.addresses import grouped
-from engine.arch.arrays import Code, Right
+from engine.arch.arrays import Code
 from engine.arch.rights import Kind
 from engine.arch.second_stage import Kind2
 from engine.cli.run import read_scenario
 from engine.effects.compare import Class, Side, side
 from engine.effects.comparison import Comparison, compare
-from engine.effects.owners import FREE, OUTSIDE
 from engine.effects.reaction import Reacted
 from engine.effects.virtual import virtual_effects
 from engine.errors import InputError
-from engine.host.frames import Owner
 from engine.machine.state import Refusal
 from engine.report import outcome_json
+from engine.report.effects import class_key, given, owner_text, rights_text
 from engine.scenario import Replay, Scenario
 
 
@@ -67,8 +66,8 @@ def comparison_json(found: Comparison, options: argparse.Namespace) -> dict[str,
         "from": _side_json(found.a, options.from_step),
         "to": _side_json(found.b, options.to_step),
         "access": found.kind.value,
-        "pages": {_name(kind): count for kind, count in found.pages.items()},
-        "virtual_pages": {_name(kind): count for kind, count in _virtual(found).items()},
+        "pages": {class_key(kind): count for kind, count in found.pages.items()},
+        "virtual_pages": {class_key(kind): count for kind, count in _virtual(found).items()},
         "ranges": [_run_json(found, run) for run in range(len(found))],
     }
 
@@ -96,13 +95,13 @@ def _run_json(found: Comparison, run: int) -> dict[str, Any]:
     return {
         "gpa": hex(int(changed.start[first])),
         "pages": last - first + 1,
-        "class": _name(Class(int(changed.kind[first]))),
-        "a": _given(changed.a_code[first], changed.a[first]),
-        "b": _given(changed.b_code[first], changed.b[first]),
+        "class": class_key(Class(int(changed.kind[first]))),
+        "a": given(changed.a_code[first], changed.a[first]),
+        "b": given(changed.b_code[first], changed.b[first]),
         "a_scattered": bool(changed.a_code[first] == Code.OK) and found.is_scattered(run, changed.a),
         "b_scattered": fits_b and found.is_scattered(run, changed.b),
-        "b_owner": _owner(int(changed.b_owner[first])) if fits_b else None,
-        "b_rights": _rights(int(changed.rights[first])) if fits_b else None,
+        "b_owner": owner_text(int(changed.b_owner[first])) if fits_b else None,
+        "b_rights": rights_text(int(changed.rights[first])) if fits_b else None,
         "outcome": outcome_json(found.outcomes[number]),
         "kvm": _reacted_json(found.answers[number]),
     }
@@ -118,41 +117,16 @@ def _reacted_json(reacted: Reacted) -> dict[str, Any]:
     }
 
 
-def _name(kind: Class) -> str:
-    return kind.name.lower().replace("_", "-")
-
-
-def _given(code: int, physical: int) -> str:
-    """The HPA that a side gives, or why it gives none."""
-    return hex(int(physical)) if code == Code.OK else Code(int(code)).name.lower().replace("_", "-")
-
-
-def _owner(packed: int) -> str:
-    """Whose frame side B gives, in words."""
-    if packed == FREE:
-        return "nobody's"
-    if packed == OUTSIDE:
-        return "no RAM"
-    owner = Owner.unpacked(packed)
-    whose = f" of VM {owner.vm}" if owner.vm >= 0 else ""
-    return f"{owner.use.value}{f', level {owner.level},' if owner.level else ''}{whose}"
-
-
-def _rights(rights: int) -> str:
-    named = ((Right.R, "R"), (Right.W, "W"), (Right.X, "X"))
-    return "".join(letter if rights & right else "-" for right, letter in named)
-
-
 # --- text ------------------------------------------------------------------------------------------------------------
 
 
 def comparison_text(found: Comparison, options: argparse.Namespace) -> str:
     """The same for reading: two lines of sides, the figures, a line for each range."""
     lines = [_side_text("A", found.a, options.from_step), _side_text("B", found.b, options.to_step), ""]
-    lines += [f"{count:>10,} pages  {_name(kind)}" for kind, count in found.pages.items()]
+    lines += [f"{count:>10,} pages  {class_key(kind)}" for kind, count in found.pages.items()]
     if not found.pages:
         lines.append("Neither side translates any page.")
-    lines += [f"{count:>10,} guest-virtual pages  {_name(kind)}" for kind, count in _virtual(found).items()]
+    lines += [f"{count:>10,} guest-virtual pages  {class_key(kind)}" for kind, count in _virtual(found).items()]
     if len(found):
         lines += ["", f"GPA range, pages, class: A -> B, what KVM does with a {found.kind.value}"]
         lines += [_run_text(found, run) for run in range(len(found))]

@@ -42,6 +42,9 @@ class Pipe:
     def put(self, text: str) -> None:
         self._stdout.write(f"{text}\n".encode(self._encoding, "replace"))
 
+    def put_bytes(self, data: bytes) -> None:
+        self._stdout.write(data)
+
     def put_json(self, value: Any) -> None:
         self._stdout.write(msgspec.json.encode(value) + b"\n")
 

@@ -1,7 +1,9 @@
 """``run``: a scenario replayed, each event with its outcome and the kernel functions involved, as text or JSON."""
 
 import json
+import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +18,32 @@ from engine.kvm.actions import Action
 from engine.machine import Effect, Exit, Images, Livelock, Refusal, State
 from engine.memory.library import SCHEME, Library
 from engine.report import outcome_json, outcome_text, walk_json, walk_text
+from engine.report.events import result
 from engine.scenario import Replay, Scenario
+
+STANDARD = "-"
+DATABASE = b"SQLite format 3\0"
+"""How a scenario file of the window begins."""
 
 
 def read_scenario(path: str) -> tuple[Scenario, Images]:
     """The scenario in the JSON file ``path``, and what gives its images: relative paths count from the file's folder.
 
-    Raises InputError with one sentence where there is none.
+    ``-`` is standard input, and there from the folder one is in. Raises InputError with one sentence where there is
+    none.
     """
     file = Path(path)
     try:
-        with file.open("rb") as stream:
+        with nullcontext(sys.stdin.buffer) if path == STANDARD else file.open("rb") as stream:
             text = stream.read(codec.MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "that is no name of a file"
         raise InputError(f"{file.name or path}: the scenario cannot be read ({why}).") from error
+    if text.startswith(DATABASE):
+        raise InputError(
+            f"{file.name} is a scenario file of the window: python -m storage export makes JSON of it, which can be "
+            "piped in here as -."
+        )
     library = Library()
 
     def images(image: ImageRef) -> Any:
@@ -45,25 +58,6 @@ def replayed(scenario: Scenario, images: Images) -> Iterator[tuple[int, Event, S
     replay = Replay(scenario, images)
     for number, event in enumerate(scenario.events, 1):
         yield number, event, replay.state(number), replay.refusal(number)
-
-
-def result(effect: Effect, refusal: Refusal | None = None) -> str:
-    """What an event came to, in one word or two."""
-    if refusal is not None:
-        return "refused"
-    if effect.livelock is not None:
-        return "endless"
-    if isinstance(effect.fault, EntryFailure):
-        return "entry failed"
-    if effect.mmio:
-        return "MMIO"
-    if effect.emulated is not None and effect.fault is None:
-        return "emulation failed" if effect.emulated.failed else "emulated"
-    if effect.fault is not None:
-        return "fault"
-    if effect.exits and not effect.exits[-1].reaction.resumes:
-        return effect.exits[-1].reaction.result
-    return "fault" if effect.walks and not effect.walks[-1].ok else "done"
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------

@@ -11,32 +11,54 @@ from engine.arch.addresses import FRAME_SIZE
 from engine.arch.faults import PageFault
 from engine.arch.memory import read
 from engine.arch.paging import Paging
-from engine.arch.rights import Access, Kind
+from engine.arch.rights import Access, Check, Kind
+from engine.arch.second_stage import SecondStage, final_check
 from engine.kvm.actions import Action
-from engine.kvm.guest_memory import GuestMemory, gva_to_gpa
+from engine.kvm.guest_memory import GuestMemory
+from engine.kvm.guest_walk import Stopped, gva_to_gpa
+from engine.kvm.mirrored import translator
 
 DEVICE = "KVM_EXIT_MMIO: a device of the VMM gets the access"
 
 
 class Emulated(msgspec.Struct, frozen=True):
     """What the emulator came to. ``mmio``: a device gets the access. ``fault``: the guest gets it. ``failed``: KVM
-    cannot emulate it (KVM_EXIT_INTERNAL_ERROR). ``loaded``: what a load from memory gave, None if unknown."""
+    cannot emulate it (KVM_EXIT_INTERNAL_ERROR). ``loaded``: what a load from memory gave, None if unknown. ``stopped``:
+    tables of a hypervisor inside the guest say no. ``stored``: (guest-physical address, bytes) of what was written."""
 
     actions: tuple[Action, ...]
     mmio: bool = False
     fault: PageFault | None = None
     failed: bool = False
     loaded: int | None = None
+    stopped: Stopped | None = None
+    stored: tuple[tuple[int, int], ...] = ()
 
 
-def emulate(memory: GuestMemory, paging: Paging, linear: int, access: Access, value: int, gpa: int | None) -> Emulated:
-    """Carry out ``access`` at ``linear``. ``gpa``: of the byte where the hardware gave up; None if it is unknown."""
+def emulate(
+    memory: GuestMemory, paging: Paging, linear: int, access: Access, value: int, gpa: int | None,
+    second: SecondStage | None = None,
+) -> Emulated:
+    """Carry out ``access`` at ``linear``. ``gpa``: of the byte where the hardware gave up; None if it is unknown.
+
+    ``second``: tables of a hypervisor inside the guest, which translate for its guest.
+    """
+    translate = translator(memory, second)
+
+    def final(user: bool) -> Check:
+        assert second is not None
+        return final_check(second, access, paging.registers.cpl, user)
+
     parts: list[tuple[int, int]] = []
     at, end = linear, linear + access.size
     while at < end:
         length = min(end - at, FRAME_SIZE - at % FRAME_SIZE)
         known = gpa is not None and access.kind is not Kind.FETCH and (gpa - at) % FRAME_SIZE == 0
-        found = gpa if known and gpa is not None else gva_to_gpa(memory, paging, at, access)
+        found = gpa if known and gpa is not None else gva_to_gpa(
+            memory, paging, at, access, translate, final if second else None
+        )
+        if isinstance(found, Stopped):
+            return Emulated((Action("kvm_translate_gpa()", f"{found.reason.value} in L1's tables"),), stopped=found)
         if isinstance(found, PageFault):
             return Emulated((Action("kvm_inject_emulated_page_fault()", f"#PF at {at:#x} for the guest"),), fault=found)
         parts.append((found, length))
@@ -64,7 +86,7 @@ def _carry_out(memory: GuestMemory, access: Access, value: int, parts: list[tupl
             assert hpa is not None
             memory.world.memory = memory.world.memory.write(hpa, data[:length])
             data = data[length:]
-        return Emulated(done)
+        return Emulated(done, stored=tuple(parts))
     pieces = [read(memory.world.memory, hpa, length) for hpa, length in places if hpa is not None]
     known = [piece for piece in pieces if piece is not None]
     loaded = int.from_bytes(b"".join(known), "little") if len(known) == len(parts) else None

@@ -18,8 +18,9 @@ from engine.host.world import Oops, World
 from engine.kvm.actions import Action
 from engine.kvm.memslots import Memslot
 from engine.kvm.module import Module
+from engine.kvm.role import Role
 from engine.kvm.spte import ADDRESS
-from engine.kvm.vm import Role, Root, Vm
+from engine.kvm.vm import Root, Vm
 
 ENTRIES = 512
 
@@ -44,10 +45,14 @@ class Spte(msgspec.Struct, frozen=True):
 # --- tables
 
 
-def allocate_table(world: World, module: Module, vm: int, level: int, gpa: int) -> int:
-    """A table of ``level`` that covers ``gpa``, every entry absent; its byte address."""
-    base_gfn = (gpa & ~(page_size(level + 1) - 1)) >> FRAME_BITS
-    address = world.allocate(Owner(Use.KVM_TABLE, vm=vm, level=level, gfn=base_gfn))
+def first_gfn(gpa: int, level: int) -> int:
+    """The first guest frame that the direct table of ``level`` around ``gpa`` covers."""
+    return (gpa & ~(page_size(level + 1) - 1)) >> FRAME_BITS
+
+
+def allocate_table(world: World, module: Module, vm: int, level: int, gfn: int) -> int:
+    """A table of ``level`` for guest frame ``gfn`` and what follows, every entry absent; its byte address."""
+    address = world.allocate(Owner(Use.KVM_TABLE, vm=vm, level=level, gfn=gfn))
     absent = module.spte.absent
     if absent:
         world.memory = world.memory.write(address, absent.to_bytes(8, "little") * ENTRIES)
@@ -75,7 +80,8 @@ def load_root(world: World, module: Module, vm: Vm, role: Role) -> tuple[Vm, Roo
 
 def eptp(module: Module, root: Root) -> int:
     """construct_eptp(): write-back, the walk length of the root's own role, A/D flags."""
-    return root.hpa | 6 | (root.role.level - 1) << 3 | (0x40 if module.ad_bits else 0)
+    flags = module.ad_bits and not root.role.ad_disabled
+    return root.hpa | 6 | (root.role.level - 1) << 3 | (0x40 if flags else 0)
 
 
 def root_register(module: Module, root: Root) -> tuple[str, int]:
@@ -134,13 +140,13 @@ def _new_table(world: World, module: Module, vm: Vm, at: Spte, gpa: int) -> tupl
     page_of(world, at.address, function)
     where = f"a level-{at.level - 1} table"
     if not module.spte.is_present(at.value):
-        table = allocate_table(world, module, vm.index, at.level - 1, gpa)
+        table = allocate_table(world, module, vm.index, at.level - 1, first_gfn(gpa, at.level - 1))
         did = f"{where} at {table:#x} is linked at {at.address:#x}"
     elif module.tdp_mmu and module.kernel.splits:
         table, function = split(world, module, vm, at, gpa), "tdp_mmu_split_huge_page()"
         did = f"the level-{at.level} page at {at.address:#x} is split into {where} at {table:#x}"
     else:
-        table = allocate_table(world, module, vm.index, at.level - 1, gpa)
+        table = allocate_table(world, module, vm.index, at.level - 1, first_gfn(gpa, at.level - 1))
         function = function if module.tdp_mmu else "drop_large_spte()"
         did = f"{where} at {table:#x} takes the place of the level-{at.level} page at {at.address:#x}"
     world.write_word(at.address, module.spte.table(table))
@@ -151,7 +157,7 @@ def _new_table(world: World, module: Module, vm: Vm, at: Spte, gpa: int) -> tupl
 def split(world: World, module: Module, vm: Vm, large: Spte, gpa: int) -> int:
     """make_small_spte() for all of a large page: a table, not linked yet, with the same pages one level down."""
     level, small = large.level - 1, page_size(large.level - 1)
-    table = allocate_table(world, module, vm.index, level, gpa)
+    table = allocate_table(world, module, vm.index, level, first_gfn(gpa, level))
     first = module.spte.part(large.value, level, executable=module.parameters.nx_huge_pages)
     parts = array("Q", range(first, first + ENTRIES * small, small))
     world.memory = world.memory.write(table, parts.tobytes())
@@ -159,20 +165,25 @@ def split(world: World, module: Module, vm: Vm, large: Spte, gpa: int) -> int:
 
 
 def huge_level(
-    module: Module, slot: Memslot, page: HostPage, gpa: int, root_level: int, *, exec_fault: bool
+    module: Module, vm: Vm, slot: Memslot, page: HostPage, gpa: int, most: int, *, exec_fault: bool
 ) -> tuple[int, str]:
-    """kvm_mmu_hugepage_adjust(): the level to map at, and why it is no larger (reference page, 5.8)."""
+    """kvm_mmu_hugepage_adjust(): the level to map at, and why it is no larger (reference page, 5.8).
+
+    ``most``: the largest that the tables, and a guest's own page behind the fault, allow.
+    """
     if slot.dirty_log:
         return 1, "dirty logging tracks 4-KiB pages"
     if exec_fault and module.parameters.nx_huge_pages:
         return 1, "nx_huge_pages: executable pages are mapped as 4 KiB"
-    return largest_level(module, slot, page.size, gpa, root_level)
+    return largest_level(module, vm, slot, page.size, gpa, most)
 
 
-def largest_level(module: Module, slot: Memslot, host_size: int, gpa: int, root_level: int) -> tuple[int, str]:
+def largest_level(
+    module: Module, vm: Vm, slot: Memslot, host_size: int, gpa: int, most: int
+) -> tuple[int, str]:
     """The largest level at which ``gpa`` could be mapped where the host maps it by a page of ``host_size`` bytes."""
-    level, why = 1, "the host maps a 4-KiB page here"
-    for candidate in range(2, min(module.max_huge_page_level, root_level - 1) + 1):
+    level, why = 1, "the host maps a 4-KiB page here" if most > 1 else "the guest's own page is one of 4 KiB"
+    for candidate in range(2, min(module.max_huge_page_level, most) + 1):
         size = page_size(candidate)
         start = gpa & ~(size - 1)
         if host_size < size:
@@ -181,5 +192,7 @@ def largest_level(module: Module, slot: Memslot, host_size: int, gpa: int, root_
             return level, "the memslot does not hold the whole larger page"
         if (slot.hva - slot.gpa) % size:
             return level, "GPA and HVA differ in alignment"
+        if vm.shadow.is_mirrored(start, size):
+            return level, "a guest table that KVM mirrors lies in the larger page"
         level, why = candidate, f"the host maps {host_size >> 20} MiB here"
     return level, why

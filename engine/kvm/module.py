@@ -10,7 +10,7 @@ import msgspec
 from engine.arch.registers import CR4, EFER, Vendor
 from engine.host.machine import Host, Pcpu
 from engine.kvm.kernels import Bug, Kernel, LevelSource
-from engine.kvm.spte import SpteFormat, ept_format, npt_format
+from engine.kvm.spte import SpteFormat, ept_format, legacy_format
 
 NOT_FORCED = 0
 
@@ -84,7 +84,8 @@ def kvm_init(host: Host, kernel: Kernel, parameters: Parameters, index: int) -> 
     made = _amd(host, kernel, parameters, pcpu) if host.vendor is Vendor.AMD else _intel(host, kernel, parameters, pcpu)
     if isinstance(made, Refused):
         return made
-    return _incompatible(host, pcpu) or msgspec.structs.replace(made, captured=_captured(made, host, pcpu))
+    refused = _incompatible(host, pcpu, made.tdp_enabled)
+    return refused or msgspec.structs.replace(made, captured=_captured(made, host, pcpu))
 
 
 def npt_level(kernel: Kernel, host: Host, pcpu: Pcpu) -> int:
@@ -101,9 +102,6 @@ def npt_level(kernel: Kernel, host: Host, pcpu: Pcpu) -> int:
     return 5 if five else 4
 
 
-_NEEDS_SHADOW = "{0} is off: KVM would need shadow paging, which Walkscope does not model yet: load it with {1}."
-
-
 def _amd(host: Host, kernel: Kernel, parameters: Parameters, pcpu: Pcpu) -> Module | Refused:
     online = [p for p in host.pcpus if p.online]
     for lacking in (p for p in online if not p.setup.virtualization):
@@ -113,28 +111,41 @@ def _amd(host: Host, kernel: Kernel, parameters: Parameters, pcpu: Pcpu) -> Modu
         return Refused(reason, "has_svm()")
     if not all(p.features.nx for p in online):
         return Refused("kvm_amd needs NX.", "svm_hardware_setup()")
-    if not parameters.npt or not all(p.setup.npt for p in online):
-        return Refused(_NEEDS_SHADOW.format("NPT", "npt=1 on processors that have it"), "svm_hardware_setup()")
+    npt = parameters.npt and all(p.setup.npt for p in online)
     level = npt_level(kernel, host, pcpu)
     return Module(
-        kernel=kernel, parameters=parameters, vendor=Vendor.AMD, pcpu=pcpu.index, tdp_enabled=True,
-        tdp_mmu=_tdp_mmu(kernel, parameters), tdp_root_level=level if kernel.forced else NOT_FORCED,
-        max_tdp_level=level, max_huge_page_level=3, ad_bits=True, maxphyaddr=pcpu.features.maxphyaddr,
-        page1gb=pcpu.features.page1gb, smaller_maxphyaddr=False,
-        spte=npt_format(kernel, pcpu.features.maxphyaddr, parameters.mmio_caching),
+        kernel=kernel, parameters=parameters, vendor=Vendor.AMD, pcpu=pcpu.index, tdp_enabled=npt,
+        tdp_mmu=npt and _tdp_mmu(kernel, parameters), tdp_root_level=level if kernel.forced else NOT_FORCED,
+        max_tdp_level=level, max_huge_page_level=3 if npt else _largest(pcpu), ad_bits=True,
+        maxphyaddr=pcpu.features.maxphyaddr, page1gb=pcpu.features.page1gb, smaller_maxphyaddr=not npt,
+        spte=legacy_format(kernel, pcpu.features.maxphyaddr, parameters.mmio_caching),
     )  # fmt: skip
+
+
+def _largest(pcpu: Pcpu) -> int:
+    """max_huge_page_level of shadow paging."""
+    return 3 if pcpu.features.page1gb else 2
 
 
 def _intel(host: Host, kernel: Kernel, parameters: Parameters, pcpu: Pcpu) -> Module | Refused:
     ept = pcpu.setup.ept
     if not pcpu.setup.virtualization:
         return Refused(f"VMX is not supported by pCPU {pcpu.index}.", "kvm_is_vmx_supported()")
+    max_level = 5 if ept is not None and ept.walk5 else 4
     if not parameters.ept or ept is None or not ept.walk4 or not ept.write_back:
-        return Refused(_NEEDS_SHADOW.format("EPT", "ept=1 on processors that have it"), "vmx_hardware_setup()")
+        if not pcpu.features.nx:
+            return Refused("Without EPT kvm_intel needs NX.", "vmx_hardware_setup()")
+        return Module(
+            kernel=kernel, parameters=parameters, vendor=Vendor.INTEL, pcpu=pcpu.index, tdp_enabled=False,
+            tdp_mmu=False, tdp_root_level=NOT_FORCED, max_tdp_level=max_level, max_huge_page_level=_largest(pcpu),
+            ad_bits=True, maxphyaddr=pcpu.features.maxphyaddr, page1gb=pcpu.features.page1gb,
+            smaller_maxphyaddr=parameters.allow_smaller_maxphyaddr,
+            spte=legacy_format(kernel, pcpu.features.maxphyaddr, parameters.mmio_caching),
+        )  # fmt: skip
     ad = parameters.eptad and ept.accessed_dirty
     return Module(
         kernel=kernel, parameters=parameters, vendor=Vendor.INTEL, pcpu=pcpu.index, tdp_enabled=True,
-        tdp_mmu=_tdp_mmu(kernel, parameters), tdp_root_level=NOT_FORCED, max_tdp_level=5 if ept.walk5 else 4,
+        tdp_mmu=_tdp_mmu(kernel, parameters), tdp_root_level=NOT_FORCED, max_tdp_level=max_level,
         max_huge_page_level=3 if ept.page1gb else 2 if ept.page2mb else 1, ad_bits=ad,
         maxphyaddr=pcpu.features.maxphyaddr, page1gb=pcpu.features.page1gb,
         smaller_maxphyaddr=parameters.allow_smaller_maxphyaddr,
@@ -155,7 +166,7 @@ _MODE = {
 _CR4_FEATURES = ("la57", "pcid", "smep", "smap", "pku", "pks", "cet", "lass", "lam")
 
 
-def _incompatible(host: Host, loader: Pcpu) -> Refused | None:
+def _incompatible(host: Host, loader: Pcpu, tdp: bool) -> Refused | None:
     """kvm_x86_check_processor_compatibility() on every online pCPU: it compares what CPUID allows in CR4, not CR4.
 
     A 4-level kernel has cleared the LA57 flag everywhere, so there nobody can lack it. VMX compares the controls that
@@ -170,8 +181,8 @@ def _incompatible(host: Host, loader: Pcpu) -> Refused | None:
             if getattr(pcpu.features, name) != getattr(loader.features, name):
                 reason = f"pCPU {pcpu.index} and pCPU {loader.index} differ in {name.upper()}: -EIO."
                 return Refused(reason, "kvm_x86_check_processor_compatibility()")
-        controls = (pcpu.setup.virtualization, pcpu.setup.ept is None)
-        if host.vendor is Vendor.INTEL and controls != (True, False):
+        able = pcpu.setup.virtualization and (pcpu.setup.ept is not None or not tdp)
+        if host.vendor is Vendor.INTEL and not able:
             reason = f"pCPU {pcpu.index} lacks VMX or EPT, which pCPU {loader.index} has: -EIO."
             return Refused(reason, "vmx_check_processor_compat()")
     return None
@@ -184,7 +195,7 @@ def _captured(module: Module, host: Host, pcpu: Pcpu) -> tuple[Captured, ...]:
     configure = f"kvm_configure_mmu() from {setup}"
     mode = _MODE[module.kernel.level_source] if amd else "nothing: a capability MSR"
     per_call = amd and module.kernel.level_source is LevelSource.CR4_PER_CALL
-    masks = "kvm_mmu_reset_all_pte_masks()" if amd else "kvm_mmu_set_ept_masks()"
+    masks = "kvm_mmu_set_ept_masks()" if not amd and module.tdp_enabled else "kvm_mmu_reset_all_pte_masks()"
     smaller = "!npt_enabled" if amd else "module parameter"
     p, spte = module.parameters, module.spte
     rows: list[tuple[str, int | str | bool, str, str]] = [

@@ -11,6 +11,7 @@ import msgspec
 from engine.arch.addresses import FRAME_BITS, FRAME_SIZE
 from engine.host import mm
 from engine.host.frames import Owner, Use
+from engine.host.machine import PcpuSetup
 from engine.host.mm import Placement
 from engine.host.world import World
 from engine.kvm import mmu
@@ -32,9 +33,11 @@ class Populated(msgspec.Struct, frozen=True):
     filled: int
 
 
-def populate(world: World, module: Module, space: Space, vm: Vm, vcpu: Vcpu, slot: Memslot) -> Populated:
+def populate(
+    world: World, module: Module, space: Space, vm: Vm, vcpu: Vcpu, setup: PcpuSetup, slot: Memslot
+) -> Populated:
     """Make all of ``slot`` present in the tables of ``vcpu``. Raises InputError where the host has no frames left."""
-    path = FaultPath(world, module, space, vm, vcpu)
+    path = FaultPath(world, module, space, vm, vcpu, setup)
     faults = filled = 0
     gpa, end = slot.gpa, slot.gpa + slot.size
     while gpa < end:
@@ -48,6 +51,8 @@ def populate(world: World, module: Module, space: Space, vm: Vm, vcpu: Vcpu, slo
             continue
         stop = min(end, (gpa & ~(TABLE_SPAN - 1)) + TABLE_SPAN)
         gpa += FRAME_SIZE
+        if vm.shadow.is_mirrored(gpa, stop - gpa):
+            continue  # writes there are withheld page by page
         done = _fill(world, module, space, vm, slot, leaf, gpa, stop)
         filled += done
         gpa += done * FRAME_SIZE

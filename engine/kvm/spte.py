@@ -25,7 +25,7 @@ SAVED_SHIFT = 54
 
 
 class SpteFormat(msgspec.Struct, frozen=True, kw_only=True):
-    """The masks captured at load. A leaf or table SPTE has ``present``; ``user`` is U/S (NPT) or R (EPT).
+    """The masks captured at load. A leaf or table SPTE has ``present``; ``user`` is U/S (legacy) or R (EPT).
 
     ``software``: what marks an SPTE as KVM's own (bit 11). ``absent``: the value of an SPTE that maps nothing.
     ``mmio_value``/``mmio_mask``: what an MMIO SPTE looks like; both 0 where none are made. ``mmio_access``: the rights
@@ -100,21 +100,36 @@ class SpteFormat(msgspec.Struct, frozen=True, kw_only=True):
         flags = self.tree_flags or self.accessed
         return address | self.present | self.user | self.write | self.execute | flags | self.software
 
-    def leaf(self, address: int, level: int, *, host_writable: bool, writable: bool, executable: bool) -> int:
-        """make_spte() for a page of ``level`` at ``address``. ``writable`` needs ``host_writable``."""
-        spte = address | self.present | self.user | self.accessed | self.software | self.memory_type | self.tree_flags
+    def leaf(
+        self, address: int, level: int, *, host_writable: bool, writable: bool, executable: bool, user: bool = True,
+        prefetched: bool = False,
+    ) -> int:
+        """make_spte() for a page of ``level`` at ``address``. ``writable`` needs ``host_writable``.
+
+        ``prefetched``: nobody has asked for it yet, so it is not accessed.
+        """
+        spte = address | self.present | self.software | self.memory_type | self.tree_flags
         spte |= self.execute if executable else self.no_execute
+        spte |= self.user if user else 0
+        spte |= 0 if prefetched else self.accessed
         if level > 1:
             spte |= PS
         if host_writable:
-            spte |= self.host_writable | self.mmu_writable
+            spte |= self.host_writable
         if host_writable and writable:
-            spte |= self.write | self.dirty
+            spte |= self.mmu_writable | self.write | self.dirty
         return spte
 
-    def mmio(self, gfn: int, generation: int) -> int:
-        """make_mmio_spte()."""
-        spte = self.mmio_value | self.mmio_access | gfn << 12 & ADDRESS
+    def without_flags(self, keeps_masks: bool) -> "SpteFormat":
+        """The format of a tree in which hardware sets no A and D; ``keeps_masks``: `Kernel.ad_masks`."""
+        if self.tree_flags:
+            return self
+        bare = msgspec.structs.replace(self, tree_flags=AD_DISABLED)
+        return bare if keeps_masks else msgspec.structs.replace(bare, accessed=0, dirty=0)
+
+    def mmio(self, gfn: int, generation: int, access: int = 0b110) -> int:
+        """make_mmio_spte(). ``access``: the rights (ACC_*) by the guest's tables."""
+        spte = self.mmio_value | access & self.mmio_access | gfn << 12 & ADDRESS
         for bits, low in self.generation:
             spte |= (generation & (1 << bits) - 1) << low
             generation >>= bits
@@ -147,8 +162,9 @@ class SpteFormat(msgspec.Struct, frozen=True, kw_only=True):
         return spte & ~(TRACKED | SAVED << SAVED_SHIFT) | saved | self.accessed
 
 
-def npt_format(kernel: Kernel, maxphyaddr: int, mmio_caching: bool) -> SpteFormat:
-    """The legacy masks, which NPT uses. The MMIO mark is P and bit 51, which must not be a real address bit.
+def legacy_format(kernel: Kernel, maxphyaddr: int, mmio_caching: bool) -> SpteFormat:
+    """The legacy masks, which NPT and shadow paging use. The MMIO mark is P and bit 51, which must not be a real
+    address bit.
 
     Where it is one, kernels with a mark of their own (``mmio_mark``) still make MMIO SPTEs, not present to hardware.
     """

@@ -1,7 +1,8 @@
-"""What KVM does to whole ranges of its direct tables: zap, free, write-protect, split, recover, age.
+"""What KVM does to whole ranges of its tables: zap, free, write-protect, split, recover, age.
 
 The TDP MMU finds SPTEs by walking its roots, as here; the older MMU keeps lists of them (rmaps), which give the same
-ones as long as nobody else writes into KVM's tables. Sources: tdp_mmu.c, mmu.c (reference page, sections 5.7 and 9.10).
+ones as long as nobody else writes into KVM's tables. Tables that mirror a guest's are found by their rmaps. Sources:
+tdp_mmu.c, mmu.c (reference page, sections 5.7 and 9.10).
 """
 
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from engine.kvm import mmu
 from engine.kvm.memslots import Memslot
 from engine.kvm.mmu import ENTRIES, Spte, page_size
 from engine.kvm.module import Module
+from engine.kvm.shadow_pages import EMPTY
 from engine.kvm.spte import ADDRESS
 from engine.kvm.vm import Root, Vm
 
@@ -74,25 +76,55 @@ def _leaves(world: World, module: Module, vm: Vm, start: int, end: int) -> Itera
                 yield gpa, at
 
 
+def _mirror_leaves(vm: Vm, start: int, end: int) -> list[int]:
+    """The SPTEs (byte addresses) of mirror tables that map a part of GPA ``start`` .. ``end``."""
+    rmap, found = vm.shadow.rmap, []
+    first, last = start >> FRAME_BITS, (end - 1) >> FRAME_BITS
+    for gfn in rmap:
+        for address in rmap.get(gfn) or ():
+            page = vm.shadow.page(address)
+            frames = page_size(page.role.level if page else 1) >> FRAME_BITS
+            if gfn <= last and gfn + frames > first:
+                found.append(address)
+    return sorted(found)
+
+
 def _rewrite(world: World, changed: dict[int, int]) -> int:
     if changed:
         world.memory = world.memory.with_words(changed)
     return len(changed)
 
 
-def zap(world: World, module: Module, vm: Vm, start: int, end: int) -> int:
+def zap(world: World, module: Module, vm: Vm, start: int, end: int) -> tuple[Vm, int]:
     """Make absent every leaf that maps a part of GPA ``start`` .. ``end``; how many there were. The tables stay.
 
     kvm_tdp_mmu_unmap_gfn_range(), kvm_unmap_gfn_range().
     """
-    return _rewrite(world, {at.address: module.spte.absent for _, at in _leaves(world, module, vm, start, end)})
+    count = _rewrite(world, {at.address: module.spte.absent for _, at in _leaves(world, module, vm, start, end)})
+    mirrors = _mirror_leaves(vm, start, end)
+    _rewrite(world, dict.fromkeys(mirrors, module.spte.absent))
+    return msgspec.structs.replace(vm, shadow=vm.shadow.without_leaves(mirrors)), count + len(mirrors)
 
 
 def zap_all(world: World, module: Module, vm: Vm) -> tuple[Vm, int]:
-    """kvm_mmu_zap_all_fast(): all roots are invalid and freed; vCPUs load new ones. Also how many tables there were."""
+    """kvm_mmu_zap_all_fast(): all roots are invalid and freed; vCPUs load new ones. Also how many tables there were.
+
+    Special roots stay with their vCPUs.
+    """
     tables = _free(world, module, [(root.hpa, root.role.level) for root in vm.roots])
-    vcpus = tuple(msgspec.structs.replace(vcpu, root=None) for vcpu in vm.vcpus)
-    return msgspec.structs.replace(vm, roots=(), vcpus=vcpus, no_huge=frozenset()), tables
+    mirrors = [pfn << FRAME_BITS for pfn in vm.shadow.pages]
+    world.free_each((table, FRAME_SIZE) for table in sorted(mirrors))
+    vcpus = tuple(vcpu.without_roots() for vcpu in vm.vcpus)
+    gone = msgspec.structs.replace(vm, roots=(), vcpus=vcpus, no_huge=frozenset(), shadow=EMPTY)
+    return gone, tables + len(mirrors)
+
+
+def destroy(world: World, module: Module, vm: Vm) -> int:
+    """All tables of a VM that goes, and the special roots of its vCPUs; how many there were."""
+    _, tables = zap_all(world, module, vm)
+    special = [table for vcpu in vm.vcpus for table in vcpu.all_special]
+    world.free_each((table, FRAME_SIZE) for table in special)
+    return tables + len(special)
 
 
 def free_below(world: World, module: Module, vm: Vm, at: Spte) -> tuple[Vm, int]:
@@ -144,7 +176,12 @@ def write_protect(world: World, module: Module, vm: Vm, slot: Memslot) -> int:
                     large[at.address] = at.value & ~spte.write
             elif at.level == 2:
                 count += _protect_table(world, module, at.value & ADDRESS, gpa, slot)
-    return count + _rewrite(world, large)
+    mirrors = {}
+    for address in _mirror_leaves(vm, slot.gpa, slot.gpa + slot.size):
+        value = world.word(address)
+        if spte.is_writable(value):
+            mirrors[address] = value & ~spte.write
+    return count + _rewrite(world, large) + _rewrite(world, mirrors)
 
 
 def _protect_table(world: World, module: Module, table: int, gpa: int, slot: Memslot) -> int:
@@ -206,7 +243,8 @@ def recover(world: World, module: Module, vm: Vm, slot: Memslot, host_size: Host
         for gpa, at in sptes(world, module, root, slot.gpa, slot.gpa + slot.size, lowest=2):
             if not module.spte.is_present(at.value) or module.spte.is_leaf(at.value, at.level):
                 continue
-            if mmu.largest_level(module, slot, host_size(max(gpa, slot.gpa)), gpa, root.role.level)[0] >= at.level:
+            size, most = host_size(max(gpa, slot.gpa)), root.role.level - 1
+            if mmu.largest_level(module, vm, slot, size, gpa, most)[0] >= at.level:
                 vm, _ = free_below(world, module, vm, at)
                 world.write_word(at.address, module.spte.absent)
                 count += 1
@@ -222,4 +260,7 @@ def age(world: World, module: Module, vm: Vm, start: int, end: int) -> int:
     for _, at in _leaves(world, module, vm, start, end):
         if spte.is_present(at.value) and spte.aged(at.value) != at.value:
             changed[at.address] = spte.aged(at.value)
-    return _rewrite(world, changed)
+    for address in _mirror_leaves(vm, start, end):
+        value = world.word(address)
+        changed[address] = spte.aged(value)
+    return _rewrite(world, {address: new for address, new in changed.items() if new != world.word(address)})

@@ -11,7 +11,7 @@ from engine import events as ev
 from engine.errors import InputError
 from engine.host.world import Halt, Oops
 from engine.kvm.actions import Action
-from engine.machine import backing, guest, host, image, vms
+from engine.machine import backing, guest, guest_cpu, host, image, nested, vms
 from engine.machine.access import guest_access
 from engine.machine.state import (
     NOTHING,
@@ -28,10 +28,11 @@ from engine.machine.state import (
 )
 
 _HANDLERS: dict[type, Callable[..., State | Refusal]] = {
-    **image.HANDLERS, **host.HANDLERS, **vms.HANDLERS, **guest.HANDLERS, **backing.HANDLERS,
+    **image.HANDLERS, **host.HANDLERS, **vms.HANDLERS, **guest.HANDLERS, **backing.HANDLERS, **guest_cpu.HANDLERS,
+    **nested.HANDLERS,
     ev.GuestAccess: guest_access,
 }  # fmt: skip
-_ON_HOST = {*host.HANDLERS, *vms.HANDLERS, *guest.HANDLERS, *backing.HANDLERS, ev.GuestAccess} - {ev.BootHost}
+_ON_HOST = set(_HANDLERS) - set(image.HANDLERS) - {ev.BootHost}
 _ON_KVM = _ON_HOST - {ev.LoadKvm, ev.ChangeMode}
 _ON_IMAGE = set(image.HANDLERS) - {ev.Poke}
 

@@ -10,7 +10,7 @@ import msgspec
 
 from engine import events as ev
 from engine.arch.addresses import FRAME_BITS
-from engine.arch.basis import Ground
+from engine.arch.basis import Basis, Ground
 from engine.arch.bits import bit
 from engine.arch.faults import (
     EntryFailure,
@@ -25,15 +25,18 @@ from engine.arch.paging import Paging
 from engine.arch.registers import CR4, Vendor
 from engine.arch.rights import Access, Kind
 from engine.arch.second_stage import HIGH_GPA, SecondStage
-from engine.arch.walk import Walk
+from engine.arch.walk import Walk, walk_access
 from engine.host.machine import Pcpu
 from engine.host.modes import settle
-from engine.kvm import mmu
+from engine.kvm import mmu, shadow_roots
 from engine.kvm.emulate import Emulated, emulate
 from engine.kvm.faults import FaultPath, Reaction
-from engine.kvm.guest_memory import GuestMemory, gva_to_gpa, software_paging
+from engine.kvm.guest_memory import GuestMemory
+from engine.kvm.guest_walk import gva_to_gpa
+from engine.kvm.mirrored import pdptes, pgd, software_paging
+from engine.kvm.nested import Reflected, reflect
 from engine.kvm.vm import Counters, Vcpu, Vm
-from engine.machine.common import after, space_of, world_of
+from engine.machine.common import after, left, shadow_of, space_of, world_of
 from engine.machine.image import perform
 from engine.machine.state import Effect, Exit, Images, Livelock, Refusal, StaleHostCr4, State, set_flags, unpaged
 from engine.memory.physical import SparseMemory, changed_frames
@@ -52,24 +55,53 @@ def guest_access(state: State, event: ev.GuestAccess, images: Images) -> State |
     pcpu = state.host.pcpus[vcpu.pcpu]
     if pcpu.unusable:
         return Refusal(f"vCPU {vcpu.index} is on pCPU {pcpu.index}, which {pcpu.unusable}")
-    return _Run(loaded(state, vm, vcpu), event).run()
+    return _run(state, vm, vcpu, event)
+
+
+def _run(state: State, vm: Vm, vcpu: Vcpu, event: ev.GuestAccess, *, physical: bool = False) -> State:
+    try:
+        return _Run(loaded(state, vm, vcpu), event, physical=physical).run()
+    except shadow_roots.NoRoots as error:
+        return _not_loaded(state, error)
 
 
 def physical_access(state: State, vm: Vm, vcpu: Vcpu, gpa: int, kind: Kind) -> State:
     """What an access to guest-physical ``gpa`` comes to, whatever the guest's own tables: one byte, by a user."""
-    event = ev.GuestAccess(address=gpa, kind=kind, size=1, vm=vm.index, vcpu=vcpu.index)
-    return _Run(loaded(state, vm, vcpu), event, physical=True).run()
+    return physical_store(state, vm, vcpu, ev.GuestAccess(address=gpa, kind=kind, size=1, vm=vm.index, vcpu=vcpu.index))
+
+
+def physical_store(state: State, vm: Vm, vcpu: Vcpu, event: ev.GuestAccess) -> State:
+    """``event`` with its address taken as guest-physical, under nested paging."""
+    return _run(state, vm, vcpu, event, physical=True)
 
 
 def loaded(state: State, vm: Vm, vcpu: Vcpu) -> State:
-    """The state in which the vCPU has an MMU root: kvm_mmu_load() before the first entry, as its effect tells."""
+    """The state in which the vCPU has an MMU root: kvm_mmu_load() before the first entry, as its effect tells.
+
+    Raises NoRoots where KVM cannot make one.
+    """
     if vcpu.root is not None:
         return state
     assert state.module is not None
+    assert state.host is not None
     world = world_of(state)
-    vm, root, action = mmu.load_root(world, state.module, vm, vcpu.role)
-    vm = vm.with_vcpu(msgspec.structs.replace(vcpu, root=root))
-    return after(state, world, vm=vm, effect=Effect(actions=(action,)))
+    if vcpu.role.direct and state.module.tdp_enabled:
+        vm, root, action = mmu.load_root(world, state.module, vm, vcpu.role)
+        vm = vm.with_vcpu(msgspec.structs.replace(vcpu, root=root))
+        return after(state, world, vm=vm, effect=Effect(actions=(action,)))
+    shadow = shadow_of(state, world, vm, vcpu)
+    what, memory = shadow.mirrored, GuestMemory(world, space_of(state), vm)
+    level = what.level if what is not None else 0
+    made = shadow_roots.load(shadow, vcpu.mmu, level, pgd(vcpu), pdptes(memory, vcpu, what))
+    vm = shadow.vm
+    vm = vm.with_vcpu(vm.vcpus[vcpu.index].with_mmu(made))
+    return after(state, world, vm=vm, effect=Effect(actions=tuple(shadow.actions)))
+
+
+def _not_loaded(state: State, error: shadow_roots.NoRoots) -> State:
+    """kvm_mmu_load() fails at every KVM_RUN: the guest does not run, and nothing else happens."""
+    basis = Basis(Ground.KERNEL, error.function)
+    return msgspec.structs.replace(state, effect=Effect(fault=EntryFailure(str(error), basis)))
 
 
 class _Run:
@@ -83,7 +115,8 @@ class _Run:
         self._exits: list[Exit] = []
         self._counters: list[Counters] = []
         self._assumed: dict[str, None] = {}
-        if self._is_amd and self._levels != self._pcpu.levels:
+        assert state.module is not None
+        if self._is_amd and state.module.tdp_enabled and self._levels != self._pcpu.levels:
             self._assumed[DEPTH] = None
 
     # --- who is concerned
@@ -119,13 +152,16 @@ class _Run:
     def run(self) -> State:
         seen: dict[object, list[tuple[SparseMemory, object, int]]] = {}
         while True:
-            second = self._state.second_stage(self._vcpu)
-            if isinstance(second, EntryFailure):
-                return self._done(fault=second)
-            assert second is not None
-            walks = self._walks(second)
+            stages = self._state.translation(self._vcpu)
+            if isinstance(stages, EntryFailure):
+                return self._done(fault=stages)
+            if stages is None:  # a table of the root went: kvm_mmu_reload() before the next entry
+                self._reload()
+                continue
+            walks = self._walks(*stages)
             outcome = walks[-1].outcome
-            if not isinstance(outcome, _EXITS):
+            is_exit = isinstance(outcome, _EXITS) or (isinstance(outcome, PageFault) and stages[1] is None)
+            if not is_exit:
                 return self._finish(walks)
             self._flags(walks)
             before = seen.setdefault(outcome, [])
@@ -137,14 +173,26 @@ class _Run:
             reaction = self._answer(walks[-1])
             if self._pcpu.lost:
                 return self._done(walks=walks, notes=(f"pCPU {self._pcpu.index} is lost: {self._pcpu.lost}",))
+            if reaction.injected is not None:
+                self._set_cr2(reaction.injected)
+                return self._done(walks=walks, fault=reaction.injected)
+            if reaction.reflected is not None:
+                return self._reflect(walks, reaction.reflected)
             if reaction.emulates:
                 return self._emulate(walks, reaction)
             if not reaction.resumes:
                 return self._done(walks=walks)
 
-    def _walks(self, second: SecondStage) -> tuple[Walk, ...]:
+    def _reload(self) -> None:
+        actions = self._state.effect.actions
+        self._state = loaded(self._state, self._vm, self._vcpu)
+        effect = msgspec.structs.replace(self._state.effect, actions=(*actions, *self._state.effect.actions))
+        self._state = msgspec.structs.replace(self._state, effect=effect)
+
+    def _walks(self, guest: Paging, second: SecondStage | None) -> tuple[Walk, ...]:
         """The walk of the access, or two where it crosses a page; the second only if the first goes through."""
-        guest = self._state.guest_paging(self._vcpu)
+        if second is None:
+            return walk_access(self._state.memory, guest, self._event.address, self._access)
         if self._physical:
             guest = unpaged(guest)
         walks = walk_nested_access(self._state.memory, guest, second, self._event.address, self._access)
@@ -168,7 +216,8 @@ class _Run:
         vcpu = msgspec.structs.replace(self._vcpu, counters=Counters())
         assert self._state.host is not None
         frames, vm = self._state.host.frames, self._vm
-        return vcpu, vm.roots, vm.no_huge, vm.generation, len(frames.taken), frames.cursor, frames.freed, frames.regions
+        mmu_state = vm.roots, vm.no_huge, vm.generation, vm.shadow, vm.retried
+        return vcpu, mmu_state, len(frames.taken), frames.cursor, frames.freed, frames.regions
 
     def _livelock(self, first: int) -> Livelock:
         """The loop that the exits from number ``first`` on make."""
@@ -181,12 +230,14 @@ class _Run:
 
     def _answer(self, walk: Walk) -> Reaction:
         """Let KVM handle the exit, once the host is back in its own mode."""
-        assert isinstance(walk.outcome, _EXITS)
+        assert isinstance(walk.outcome, (*_EXITS, PageFault))
         self._load_host_state()
         assert self._state.module is not None
         world = world_of(self._state)
         self._counters.append(self._vcpu.counters)
-        path = FaultPath(world, self._state.module, space_of(self._state), self._vm, self._vcpu)
+        path = FaultPath(
+            world, self._state.module, space_of(self._state), self._vm, self._vcpu, self._pcpu.setup, self._access
+        )
         reaction = path.handle(walk.outcome)
         if not self._pcpu.lost:
             self._exits.append(Exit(walk, reaction))
@@ -210,21 +261,34 @@ class _Run:
         self._state = msgspec.structs.replace(self._state, host=self._state.host.with_pcpu(pcpu))
 
     def _software_paging(self) -> Paging:
-        paging = software_paging(self._vcpu, self._pcpu.features)
+        assert self._state.module is not None
+        paging = software_paging(self._state.module, self._vcpu, self._pcpu.setup)
         return unpaged(paging) if self._physical else paging
+
+    def _reflect(self, walks: tuple[Walk, ...], reflected: Reflected) -> State:
+        """The nested guest is left, and its hypervisor finds the exit."""
+        self._state = left(self._state, self._vm, self._vcpu)
+        return self._done(walks=walks, reflected=reflected)
 
     def _emulate(self, walks: tuple[Walk, ...], reaction: Reaction) -> State:
         world = world_of(self._state)
         memory = GuestMemory(world, space_of(self._state), self._vm)
         gpa = reaction.gpa if walks[-1].gpa is not None else None  # not that of a guest's table
-        done = emulate(memory, self._software_paging(), walks[0].linear, self._access, self._event.value, gpa)
+        second = self._state.l1_stage(self._vcpu)
+        done = emulate(memory, self._software_paging(), walks[0].linear, self._access, self._event.value, gpa, second)
+        shadow = shadow_of(self._state, world, self._vm, self._vcpu)
+        for stored, size in done.stored:
+            shadow.track_write(stored, size)
         last = self._exits[-1]
-        actions = (*last.reaction.actions, *done.actions)
+        actions = (*last.reaction.actions, *done.actions, *shadow.actions)
         self._exits[-1] = Exit(last.walk, msgspec.structs.replace(last.reaction, actions=actions))
-        vcpu = self._vcpu
+        vm = shadow.vm
         if done.mmio:
-            vcpu = msgspec.structs.replace(vcpu, counters=vcpu.counters.plus("mmio_exits"))
-        self._state = after(self._state, world, vm=self._vm.with_vcpu(vcpu), effect=self._state.effect)
+            vcpu = vm.vcpus[self._vcpu.index]
+            vm = vm.with_vcpu(msgspec.structs.replace(vcpu, counters=vcpu.counters.plus("mmio_exits")))
+        self._state = after(self._state, world, vm=vm, effect=self._state.effect)
+        if done.stopped is not None and second is not None:
+            return self._reflect(walks, reflect(done.stopped, second, None, done.stopped.address))
         if done.fault is not None:
             self._set_cr2(done.fault)
         emulated: Emulated | None = None if done.mmio else done
@@ -261,7 +325,7 @@ class _Run:
         module, pcpu = self._state.module, self._pcpu
         assert module is not None
         smaller = module.smaller_maxphyaddr and self._vcpu.cpuid.maxphyaddr < pcpu.features.maxphyaddr
-        if not smaller or not fault.error_code & bit(0):
+        if not smaller or not fault.error_code & bit(0) or self._vcpu.nested is not None:
             return None
         world = world_of(self._state)
         memory = GuestMemory(world, space_of(self._state), self._vm)

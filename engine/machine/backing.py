@@ -39,9 +39,9 @@ def _host_memory(state: State, event: ev.HostMemory, images: Images) -> Result:
         count = zap.age(world, state.module, vm, gpa, gpa + size)
         notified = ("kvm_mmu_notifier_clear_flush_young()", f"{count} SPTEs are marked as not accessed")
     else:
-        count = zap.zap(world, state.module, vm, gpa, gpa + size)
+        vm, count = zap.zap(world, state.module, vm, gpa, gpa + size)
         notified = ("kvm_mmu_notifier_invalidate_range_start()", f"{count} SPTEs are zapped")
-    return after(state, world, effect=did(told, notified))
+    return after(state, world, vm=vm, effect=did(told, notified))
 
 
 Told = tuple[str, str]

@@ -3,9 +3,12 @@
 import msgspec
 
 from engine.host.world import World
+from engine.kvm import contexts
 from engine.kvm.actions import Action
 from engine.kvm.memslots import Memslot, Space
-from engine.kvm.vm import Vm
+from engine.kvm.mirrored import mirrored
+from engine.kvm.shadow import ShadowMmu
+from engine.kvm.vm import Vcpu, Vm
 from engine.machine.state import NOTHING, Effect, Refusal, State
 
 Result = State | Refusal
@@ -19,6 +22,21 @@ def world_of(state: State) -> World:
 def space_of(state: State) -> Space:
     assert state.host is not None
     return Space(state.host.levels, state.host.root)
+
+
+def shadow_of(state: State, world: World, vm: Vm, vcpu: Vcpu) -> ShadowMmu:
+    """The VM's mirror tables, to be worked on for ``vcpu``."""
+    assert state.host is not None
+    assert state.module is not None
+    what = mirrored(state.module, vcpu, state.host.pcpus[vcpu.pcpu].setup)
+    return ShadowMmu(world, state.module, space_of(state), vm, what)
+
+
+def left(state: State, vm: Vm, vcpu: Vcpu) -> State:
+    """The state in which the nested guest on ``vcpu`` has given way to its hypervisor; the effect stays."""
+    assert state.host is not None
+    assert state.module is not None
+    return state.with_vm(vm.with_vcpu(contexts.leave(state.module, state.host, vcpu)))
 
 
 def after(state: State, world: World, *, vm: Vm | None = None, effect: Effect = NOTHING) -> State:

@@ -7,27 +7,34 @@ import msgspec
 
 from engine import events as ev
 from engine.arch.addresses import FRAME_BITS, FRAME_SIZE
-from engine.arch.formats import LEGACY, LEVEL4, LEVEL5, PAE, Format
+from engine.arch.formats import EPT4, EPT5, LEGACY, LEVEL4, LEVEL5, PAE, Format
+from engine.arch.registers import CR0, CR4, EFER, Registers
+from engine.arch.rights import Check
+from engine.arch.second_stage import Kind2, SecondStage, ept, npt
 from engine.errors import InputError
 from engine.host.world import World
 from engine.kvm.guest_memory import GuestMemory
+from engine.kvm.guest_walk import Stopped
 from engine.kvm.memslots import Memslot, hva_for
+from engine.kvm.mirrored import translator
+from engine.kvm.nested import l1_features
 from engine.kvm.vm import Vm
 from engine.machine.common import Result, after, space_of, world_of
 from engine.machine.state import Effect, Images, Refusal, State
 from engine.machine.vms import HANDLERS as VM_HANDLERS
 from engine.machine.vms import add_slot
 from engine.memory.image import Image
+from engine.memory.physical import SparseMemory
 from engine.memory.tables import Range, map_ranges
 
-FORMATS: dict[str, Format] = {fmt.name: fmt for fmt in (LEGACY, PAE, LEVEL4, LEVEL5)}
+FORMATS: dict[str, Format] = {fmt.name: fmt for fmt in (LEGACY, PAE, LEVEL4, LEVEL5, EPT4, EPT5)}
 MAX_PAGES = 1 << 18
 MAX_FILL = 64 << 20
 HOLE = 1 << 20
 """Holes of an image below this many bytes do not end a memslot: they are memory of which nothing is known."""
 
 
-def _place(memory: GuestMemory) -> Callable[[int], int]:
+def placed(memory: GuestMemory) -> Callable[[int], int]:
     """GPA -> HPA as the VMM reaches guest memory: memslot, HVA, the host's page table. No nested walk."""
 
     def place(gpa: int) -> int:
@@ -37,6 +44,55 @@ def _place(memory: GuestMemory) -> Callable[[int], int]:
         return hpa
 
     return place
+
+
+def _placed_for(state: State, vm: Vm, memory: GuestMemory, nested: bool) -> Callable[[int], int]:
+    """As `placed`; for a ``nested`` guest from L2-physical addresses, by the tables of the hypervisor inside the VM."""
+    place = placed(memory)
+    if not nested:
+        return place
+    translate = translator(memory, _l1_tables(state, vm))
+
+    def place_nested(l2: int) -> int:
+        assert translate is not None
+        gpa = translate(l2, READ_CHECK)
+        if isinstance(gpa, Stopped):
+            raise InputError(f"L1's tables do not map L2-physical {l2:#x}: map it there first.")
+        return place(gpa)
+
+    return place_nested
+
+
+READ_CHECK = Check(need=0, names=())
+"""A loader asks for no right."""
+
+
+def _l1_tables(state: State, vm: Vm) -> SecondStage:
+    """The tables that L1's hypervisor has built, in the format that it captured. Raises InputError where there is
+    none."""
+    module = vm.nested
+    if module is None:
+        raise InputError(f"VM {vm.index} has no hypervisor in it, so no nested guest: load one first.")
+    assert state.host is not None
+    vcpu = vm.vcpus[module.vcpu]
+    features = l1_features(vcpu.cpuid, state.host.pcpus[vcpu.pcpu].features)
+    fmt = FORMATS[module.captured]
+    if module.kind is Kind2.EPT:
+        found = ept(module.root | 6 | (len(fmt.levels) - 1) << 3, features.maxphyaddr)
+    else:
+        found = npt(REGISTERS[fmt.name], features, module.root)
+    assert isinstance(found, SecondStage)
+    return found
+
+
+_LONG = EFER.LME | EFER.LMA | EFER.NXE
+REGISTERS = {
+    LEGACY.name: Registers(cr0=int(CR0.PG | CR0.PE), cr4=int(CR4.PSE)),
+    PAE.name: Registers(cr0=int(CR0.PG | CR0.PE), cr4=int(CR4.PAE), efer=int(EFER.NXE)),
+    LEVEL4.name: Registers(cr0=int(CR0.PG | CR0.PE), cr4=int(CR4.PAE), efer=int(_LONG)),
+    LEVEL5.name: Registers(cr0=int(CR0.PG | CR0.PE), cr4=int(CR4.PAE | CR4.LA57), efer=int(_LONG)),
+}
+"""Registers that select a paging format."""
 
 
 def _map_guest(state: State, event: ev.MapGuestPages, images: Images) -> Result:
@@ -54,21 +110,29 @@ def _map_guest(state: State, event: ev.MapGuestPages, images: Images) -> Result:
         address=event.address, target=event.target, size=event.size, page_size=event.page_size, write=event.write,
         user=event.user, execute=event.execute, key=event.key,
     )  # fmt: skip
-    memory = GuestMemory(world, space_of(state), vm)
-    place = _place(memory)
-    while True:
-        # Touching guest memory for the first time changes the host's tables: then what was built is out of date.
-        before = world.memory
-        tables = _empty_frames(world, place, event.tables)
-        built = map_ranges(world.memory, fmt, event.root, [wanted], tables, place)
-        if world.memory is before:
-            break
-    world.memory = built
+    place = _placed_for(state, vm, GuestMemory(world, space_of(state), vm), isinstance(event, ev.MapL2Pages))
+    world.memory, _ = built_in(world, fmt, event.root, wanted, event.tables, place)
     return after(state, world)
 
 
-def _empty_frames(world: World, place: Callable[[int], int], first: int) -> Callable[[], int]:
-    """Guest frames for new tables, from GPA ``first`` up. Raises InputError where one holds something."""
+def built_in(
+    world: World, fmt: Format, root: int, wanted: Range, tables: int, place: Callable[[int], int]
+) -> tuple[SparseMemory, list[int]]:
+    """The memory in which tables of ``fmt`` under ``root`` map ``wanted``, and the new tables, from ``tables``
+    upwards."""
+    while True:
+        # Touching guest memory for the first time changes the host's tables: then what was built is out of date.
+        before, taken = world.memory, list[int]()
+        built = map_ranges(world.memory, fmt, root, [wanted], _empty_frames(world, place, tables, taken), place)
+        if world.memory is before:
+            return built, taken
+
+
+def _empty_frames(
+    world: World, place: Callable[[int], int], first: int, taken: list[int]
+) -> Callable[[], int]:
+    """Guest frames for new tables, from GPA ``first`` up; ``taken`` lists them. Raises InputError where one holds
+    something."""
     following = iter(range(first & -FRAME_SIZE, 1 << 52, FRAME_SIZE))
 
     def allocate() -> int:
@@ -76,6 +140,7 @@ def _empty_frames(world: World, place: Callable[[int], int], first: int) -> Call
         frame = world.memory.frame(place(gpa) >> FRAME_BITS)
         if frame is None or any(frame):
             raise InputError(f"Guest frame {gpa:#x}, where a new table would go, is not empty: name another place.")
+        taken.append(gpa)
         return gpa
 
     return allocate
@@ -91,7 +156,7 @@ def _fill_guest(state: State, event: ev.FillGuestPages, images: Images) -> Resul
     if size > MAX_FILL:
         return Refusal(f"At most {MAX_FILL >> 20} MiB are filled by one event.")
     world = world_of(state)
-    place = _place(GuestMemory(world, space_of(state), vm))
+    place = _placed_for(state, vm, GuestMemory(world, space_of(state), vm), isinstance(event, ev.FillL2Pages))
     words = islice(cycle(event.words), size // 8)
     at, end = event.gpa, event.gpa + size
     while at < end:
@@ -160,5 +225,7 @@ def _add(state: State, number: int, image: Image, event: ev.RestoreGuest, start:
 HANDLERS: dict[type, Callable[..., Result]] = {
     ev.MapGuestPages: _map_guest,
     ev.FillGuestPages: _fill_guest,
+    ev.MapL2Pages: _map_guest,
+    ev.FillL2Pages: _fill_guest,
     ev.RestoreGuest: _restore,
 }

@@ -10,7 +10,7 @@ from engine.arch.basis import manual
 from engine.arch.faults import EntryFailure, GeneralProtection, PageFault, Unknown
 from engine.arch.memory import ADDRESS_BITS
 from engine.arch.paging import Paging, bind
-from engine.arch.registers import CR0, CR4, Features, Registers, Vendor
+from engine.arch.registers import CR0, CR4, EFER, Features, Registers, Vendor
 from engine.arch.rules import DEFAULT, Rules
 from engine.arch.second_stage import Kind2, SecondStage, ept, npt
 from engine.arch.walk import Update, Walk
@@ -19,8 +19,10 @@ from engine.kvm import mmu
 from engine.kvm.actions import Action
 from engine.kvm.emulate import Emulated
 from engine.kvm.faults import Reaction
+from engine.kvm.mirrored import second_of
 from engine.kvm.module import Module
-from engine.kvm.vm import Vcpu, Vm
+from engine.kvm.nested import Reflected, l1_features
+from engine.kvm.vm import Root, Vcpu, Vm
 from engine.memory.image import Image
 from engine.memory.physical import SparseMemory
 
@@ -87,6 +89,7 @@ class Effect(msgspec.Struct, frozen=True):
     livelock: Livelock | None = None
     mmio: bool = False
     emulated: Emulated | None = None
+    reflected: Reflected | None = None
     actions: tuple[Action, ...] = ()
     notes: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
@@ -142,10 +145,34 @@ class State(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, vms=tuple(vm if n == vm.index else v for n, v in enumerate(self.vms)))
 
     def guest_paging(self, vcpu: Vcpu) -> Paging:
-        """The first stage of a vCPU: its own registers on the pCPU it is on."""
+        """The guest's own paging: its registers, on the pCPU it is on, or, without nested paging, as KVM plays it."""
         assert self.host is not None
+        assert self.module is not None
         features = self.host.pcpus[vcpu.pcpu].features
+        if not self.module.tdp_enabled:
+            return bind(vcpu.registers, l1_features(vcpu.cpuid, features), self.rules)
         return bind(vcpu.registers, features, self.rules, pdptes_from_memory=self.host.vendor is Vendor.AMD)
+
+    def l1_stage(self, vcpu: Vcpu) -> SecondStage | None:
+        """What a hypervisor inside the VM translates its guest's physical addresses with, to its own."""
+        assert self.host is not None
+        return second_of(vcpu, self.host.pcpus[vcpu.pcpu].setup)
+
+    def translation(self, vcpu: Vcpu) -> tuple[Paging, SecondStage | None] | EntryFailure | None:
+        """What the hardware walks for a vCPU: its own tables through a second stage, or, without nested paging, tables
+        of KVM's alone. None where the vCPU has no root yet."""
+        assert self.host is not None
+        assert self.module is not None
+        if self.module.tdp_enabled:
+            second = self.second_stage(vcpu)
+            return (self.guest_paging(vcpu), second) if isinstance(second, SecondStage) else second
+        if vcpu.root is None:
+            return None
+        pcpu = self.host.pcpus[vcpu.pcpu]
+        lacking = _lacking(pcpu, vcpu, False)
+        if lacking:
+            return EntryFailure(f"pCPU {pcpu.index} has no {lacking}", _ENTRY)
+        return bind(shadow_registers(vcpu, vcpu.root), pcpu.features, self.rules), None
 
     def host_paging(self, pcpu: int) -> Paging:
         """The paging of a pCPU for the host's own addresses."""
@@ -153,19 +180,19 @@ class State(msgspec.Struct, frozen=True):
         return bind(self.host.pcpus[pcpu].registers, self.host.pcpus[pcpu].features, self.rules)
 
     def second_stage(self, vcpu: Vcpu) -> SecondStage | EntryFailure | None:
-        """The second stage as the hardware of the vCPU's pCPU walks it; None where the vCPU has no root yet.
+        """The second stage as the hardware of the vCPU's pCPU walks it; None where the vCPU has no root yet, or KVM
+        uses none.
 
         AMD: in the mode the pCPU is in at VMRUN. Intel: as the EPTP says.
         """
         assert self.host is not None
         assert self.module is not None
-        if vcpu.root is None:
+        if vcpu.root is None or not self.module.tdp_enabled:
             return None
         pcpu = self.host.pcpus[vcpu.pcpu]
-        lacking = _lacking(pcpu, vcpu)
+        lacking = _lacking(pcpu, vcpu, True)
         if lacking:
-            basis = manual("APM vol. 2, 15.5.1; SDM vol. 3C, 27.2.1")
-            return EntryFailure(f"pCPU {pcpu.index} has no {lacking}", basis)
+            return EntryFailure(f"pCPU {pcpu.index} has no {lacking}", _ENTRY)
         _, value = mmu.root_register(self.module, vcpu.root)
         if self.host.vendor is Vendor.AMD:
             return npt(pcpu.registers, pcpu.features, value, self.rules)
@@ -173,13 +200,34 @@ class State(msgspec.Struct, frozen=True):
         return ept(value, pcpu.features.maxphyaddr, pcpu.setup.ept, self.rules)
 
 
-def _lacking(pcpu: Pcpu, vcpu: Vcpu) -> str:
+_ENTRY = manual("APM vol. 2, 15.5.1; SDM vol. 3C, 27.2.1")
+
+
+def _lacking(pcpu: Pcpu, vcpu: Vcpu, nested_paging: bool) -> str:
     """What ``vcpu`` needs to be entered and ``pcpu`` does not have; '' where it has all."""
     setup = pcpu.setup
     amd = pcpu.features.vendor is Vendor.AMD
-    if not setup.virtualization or (not setup.npt if amd else setup.ept is None):
+    if not setup.virtualization:
+        return "SVM" if amd else "VMX"
+    if nested_paging and (not setup.npt if amd else setup.ept is None):
         return "nested paging"
     return "LA57, which the guest's CR4 has set" if vcpu.registers.cr4 & CR4.LA57 and not pcpu.features.la57 else ""
+
+
+def shadow_registers(vcpu: Vcpu, root: Root) -> Registers:
+    """What the guest's registers really are without nested paging: paging is on, with WP, PAE and NX, and CR3 is KVM's.
+
+    Where the guest has paging off, KVM keeps SMEP, SMAP and protection keys off too. Sources: svm_set_cr0(),
+    svm_set_cr4(), svm_set_efer(); vmx_set_cr0(), vmx_set_cr4() (reference page, 7.1).
+    """
+    guest = vcpu.registers
+    cr4 = guest.cr4 | CR4.PAE
+    if not guest.cr0 & CR0.PG:
+        cr4 &= ~(CR4.SMEP | CR4.SMAP | CR4.PKE | CR4.LA57)
+    return msgspec.structs.replace(
+        guest, cr0=int(guest.cr0 | CR0.PE | CR0.PG | CR0.WP), cr3=root.hpa, cr4=int(cr4),
+        efer=int(guest.efer | EFER.NXE), pdptes=None,
+    )  # fmt: skip
 
 
 def unpaged(guest: Paging) -> Paging:

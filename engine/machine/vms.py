@@ -13,12 +13,12 @@ from engine.host import mm
 from engine.host.frames import Owner, Use
 from engine.host.mm import Placement
 from engine.host.world import World
-from engine.kvm import zap
+from engine.kvm import contexts, zap
 from engine.kvm.guest_memory import GuestMemory
 from engine.kvm.memslots import Memslot, Pages, check_slot, contiguous, hva_for
-from engine.kvm.module import tdp_level
 from engine.kvm.populate import populate
-from engine.kvm.vm import RESET, GuestCpu, Role, Vcpu, Vm, direct_role
+from engine.kvm.role import Role
+from engine.kvm.vm import RESET, GuestCpu, Vcpu, Vm
 from engine.machine.access import loaded
 from engine.machine.common import Result, after, did, slot_of, space_of, world_of
 from engine.machine.state import Effect, Images, Refusal, State
@@ -42,7 +42,7 @@ def _destroy_vm(state: State, event: ev.DestroyVm, images: Images) -> Result:
         return vm
     assert state.module is not None
     world = world_of(state)
-    _, tables = zap.zap_all(world, state.module, vm)
+    tables = zap.destroy(world, state.module, vm)
     for slot in vm.slots:
         _release(state, world, slot)
     effect = did(("kvm_destroy_vm()", f"{tables} tables of KVM and the VM's memory are given back"))
@@ -63,14 +63,6 @@ def _release(state: State, world: World, slot: Memslot) -> None:
 # --- vCPUs
 
 
-def _role(state: State, cpuid: GuestCpu, registers: Registers, pcpu: int) -> Role:
-    """kvm_init_mmu(): the role of a vCPU's root, worked out on ``pcpu``."""
-    assert state.host is not None
-    assert state.module is not None
-    level = tdp_level(state.module, state.host, state.host.pcpus[pcpu], cpuid.maxphyaddr)
-    return direct_role(state.module.kernel, level, registers, ad=state.module.ad_bits)
-
-
 def _no_pcpu(state: State, index: int) -> Refusal | None:
     assert state.host is not None
     if index >= len(state.host.pcpus):
@@ -88,14 +80,17 @@ def _create_vcpu(state: State, event: ev.CreateVcpu, images: Images) -> Result:
         return refused
     if len(vm.vcpus) >= MAX_VCPUS:
         return Refusal(f"KVM gives a VM at most {MAX_VCPUS} vCPUs.")
-    role = _role(state, event.cpuid, RESET, event.pcpu)
-    vcpu = Vcpu(index=len(vm.vcpus), pcpu=event.pcpu, cpuid=event.cpuid, registers=RESET, role=role)
+    assert state.module is not None
+    assert state.host is not None
+    vcpu = Vcpu(index=len(vm.vcpus), pcpu=event.pcpu, cpuid=event.cpuid, registers=RESET, role=Role(0))
+    vcpu = msgspec.structs.replace(vcpu, role=contexts.role_of(state.module, state.host, vcpu))
     made = state.with_vm(msgspec.structs.replace(vm, vcpus=(*vm.vcpus, vcpu)))
-    return msgspec.structs.replace(made, effect=did(_initialised(role, event.pcpu)))
+    return msgspec.structs.replace(made, effect=did(initialised(vcpu)))
 
 
-def _initialised(role: Role, pcpu: int) -> tuple[str, str]:
-    return "kvm_init_mmu()", f"root_role.level = {role.level}, role word {role.word:#x}, on pCPU {pcpu}"
+def initialised(vcpu: Vcpu) -> tuple[str, str]:
+    role = vcpu.role
+    return "kvm_init_mmu()", f"root_role.level = {role.level}, role word {role.word:#x}, on pCPU {vcpu.pcpu}"
 
 
 def _set_registers(state: State, event: ev.SetGuestRegisters, images: Images) -> Result:
@@ -105,22 +100,30 @@ def _set_registers(state: State, event: ev.SetGuestRegisters, images: Images) ->
     vm, vcpu = found
     assert state.host is not None
     hardware = state.host.pcpus[vcpu.pcpu].features
-    refused = _invalid(event.registers, vcpu.cpuid, hardware)
+    assert state.module is not None
+    refused = invalid(event.registers, vcpu.cpuid, hardware, state.module.tdp_enabled)
     if refused:
         return Refusal(f"KVM_SET_SREGS refuses these registers: {refused}.")
     world = world_of(state)
-    registers = _with_pdptes(GuestMemory(world, space_of(state), vm), event.registers, hardware)
+    memory = GuestMemory(world, space_of(state), vm)
+    registers = with_pdptes(memory, event.registers, hardware, state.module.tdp_enabled)
     new = msgspec.structs.replace(vcpu, registers=registers)
     effect = Effect()
-    if any(getattr(registers, name) != getattr(vcpu.registers, name) for name in ("cr0", "cr3", "cr4", "efer")):
-        # kvm_mmu_reset_context(): the root is let go, the role worked out anew.
-        role = _role(state, vcpu.cpuid, registers, vcpu.pcpu)
-        new, effect = msgspec.structs.replace(new, role=role, root=None), did(_initialised(role, vcpu.pcpu))
+    if any(getattr(registers, name) != getattr(vcpu.registers, name) for name in MMU_REGISTERS):
+        new = contexts.reset(state.module, state.host, new)
+        effect = did(initialised(new))
     return after(state, world, vm=vm.with_vcpu(new), effect=effect)
 
 
-def _invalid(registers: Registers, cpuid: GuestCpu, hardware: Features) -> str:
-    """kvm_is_valid_sregs(): why not; '' where they are valid."""
+MMU_REGISTERS = ("cr0", "cr3", "cr4", "efer")
+"""A change of one of them resets the MMU (kvm_mmu_reset_context())."""
+
+
+def invalid(registers: Registers, cpuid: GuestCpu, hardware: Features, tdp: bool) -> str:
+    """kvm_is_valid_sregs(): why not; '' where they are valid.
+
+    Without nested paging KVM offers no protection keys and no shadow stacks (kvm_set_cpu_caps()).
+    """
     r = registers
     if r.cr0 >> 32 or (r.cr0 & CR0.NW and not r.cr0 & CR0.CD) or (r.cr0 & CR0.PG and not r.cr0 & CR0.PE):
         return "this CR0 can never be"
@@ -131,9 +134,15 @@ def _invalid(registers: Registers, cpuid: GuestCpu, hardware: Features) -> str:
             return f"CR3 has bits beyond the guest's MAXPHYADDR, {cpuid.maxphyaddr}"
     elif r.efer & EFER.LMA or r.cs_l:
         return "EFER.LMA and CS.L belong to long mode"
-    known = msgspec.structs.replace(hardware, la57=hardware.la57 and cpuid.la57)
+    known = guest_features(cpuid, hardware, tdp)
     checked = mov_cr4(msgspec.structs.replace(r, pdptes=(0, 0, 0, 0)), r.cr4, known, _NoMemory())
     return "" if isinstance(checked, Registers) else getattr(checked, "reason", "")
+
+
+def guest_features(cpuid: GuestCpu, hardware: Features, tdp: bool) -> Features:
+    """The processor as the guest knows it, as far as its control registers go."""
+    known = msgspec.structs.replace(hardware, la57=hardware.la57 and cpuid.la57)
+    return known if tdp else msgspec.structs.replace(known, pku=False, pks=False, cet=False)
 
 
 class _NoMemory:
@@ -141,9 +150,11 @@ class _NoMemory:
         return None
 
 
-def _with_pdptes(memory: GuestMemory, registers: Registers, hardware: Features) -> Registers:
-    """VMX: KVM loads the PDPTE registers of a PAE guest itself (load_pdptrs()); without memory there, later."""
-    if registers.mode is not Mode.PAE or hardware.vendor is Vendor.AMD or registers.pdptes is not None:
+def with_pdptes(memory: GuestMemory, registers: Registers, hardware: Features, tdp: bool) -> Registers:
+    """KVM loads the PDPTE registers of a PAE guest itself (load_pdptrs()), on VMX and without nested paging; without
+    memory there, later."""
+    in_memory = tdp and hardware.vendor is Vendor.AMD
+    if registers.mode is not Mode.PAE or in_memory or registers.pdptes is not None:
         return registers
     base = registers.cr3 & mask(31, 5)
     words = [memory.word(base + n * 8) for n in range(4)]
@@ -272,7 +283,7 @@ def _zap(state: State, event: ev.ZapGuest, images: Images) -> Result:
     assert state.module is not None
     world = world_of(state)
     if event.size:
-        count = zap.zap(world, state.module, vm, event.gpa, event.gpa + event.size)
+        vm, count = zap.zap(world, state.module, vm, event.gpa, event.gpa + event.size)
         told = ("kvm_unmap_gfn_range()", f"{count} SPTEs are zapped")
     else:
         vm, count = zap.zap_all(world, state.module, vm)
@@ -292,17 +303,23 @@ def _populate(state: State, event: ev.Populate, images: Images) -> Result:
     found = state.vcpu(event.vm, event.vcpu)
     if isinstance(found, Refusal):
         return found
+    assert state.module is not None
+    assert state.host is not None
+    if not state.module.tdp_enabled or not found[1].role.direct:
+        return Refusal("KVM_PRE_FAULT_MEMORY gives -EOPNOTSUPP where KVM mirrors a guest's tables.")
     state = loaded(state, *found)
     chosen = slot_of(state, event.vm, event.slot)
     if isinstance(chosen, Refusal):
         return chosen
     assert state.module is not None
+    assert state.host is not None
     vm, slot = chosen
     most = MAX_SMALL if slot.backing.pages is Pages.SMALL else MAX_LARGE
     if slot.size > most * slot.backing.pages.size:
         return Refusal(f"At most {most:,} of these pages are populated by one event.")
     world = world_of(state)
-    done = populate(world, state.module, space_of(state), vm, vm.vcpus[event.vcpu], slot)
+    vcpu = vm.vcpus[event.vcpu]
+    done = populate(world, state.module, space_of(state), vm, vcpu, state.host.pcpus[vcpu.pcpu].setup, slot)
     told = ("kvm_vcpu_pre_fault_memory()", f"{done.faults} faults, {done.filled} further pages like them")
     return after(state, world, vm=done.vm.with_vcpu(done.vcpu), effect=did(told))
 

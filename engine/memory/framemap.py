@@ -37,6 +37,17 @@ class FrameMap(Generic[V]):
     def __len__(self) -> int:
         return self._size
 
+    def __eq__(self, other: object) -> bool:
+        """Equal keys and values, whatever the history: only buckets that are not shared are looked into."""
+        if not isinstance(other, FrameMap):
+            return NotImplemented
+        return self._size == other._size and all(
+            mine is theirs or mine == theirs for mine, theirs in zip(self._buckets, other._buckets, strict=True)
+        )
+
+    def __hash__(self) -> int:
+        return self._size
+
     def __iter__(self) -> Iterator[int]:
         for bucket in self._buckets:
             yield from bucket

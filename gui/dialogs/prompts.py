@@ -1,5 +1,7 @@
 """Whatever stops and waits for the user goes through `Prompts`, so that a test can answer in the user's place."""
 
+from pathlib import Path
+
 from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtWidgets import QDialog, QFileDialog, QMessageBox, QWidget
 
@@ -44,6 +46,13 @@ class Prompts:
         """A folder to write into; empty where the user changed his mind."""
         return QFileDialog.getExistingDirectory(parent, title, suggested)
 
+    def report_to_save(self, parent: QWidget | None, title: str, suggested: str) -> str:
+        """The path for a report, whose ending says what it becomes; empty where the user changed his mind."""
+        dialog = report_dialog(parent, title, suggested)
+        path = dialog.selectedFiles()[0] if self.run(dialog) else ""
+        dialog.deleteLater()
+        return path
+
     def image_to_open(self, parent: QWidget | None, folder: str) -> str:
         """The path of a memory image; empty where the user changed his mind."""
         path, _ = QFileDialog.getOpenFileName(
@@ -59,3 +68,19 @@ class Prompts:
             ),
         )
         return path
+
+
+def report_dialog(parent: QWidget | None, title: str, suggested: str) -> QFileDialog:
+    """Asks for the file of a report. A name without an ending gets that of the form that is chosen."""
+    forms = {
+        translate("Prompts", "Web page (*.html)"): "html",
+        translate("Prompts", "PDF (*.pdf)"): "pdf",
+        translate("Prompts", "Text for a mail (*.txt)"): "txt",
+    }
+    dialog = QFileDialog(parent, title, str(Path(suggested).parent))
+    dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+    dialog.setNameFilters(list(forms))
+    dialog.filterSelected.connect(lambda form: dialog.setDefaultSuffix(forms.get(form, "html")))
+    dialog.setDefaultSuffix("html")
+    dialog.selectFile(Path(suggested).name)
+    return dialog

@@ -16,10 +16,11 @@ from engine.machine.look import Place
 from engine.machine.state import State
 from gui.document import Document, Query, Selection
 from gui.explain import engine_text
-from gui.jobs import Report
+from gui.jobs import Report as Progress
 
 if TYPE_CHECKING:
     from engine.effects.findings import Finding
+    from engine.report.model import Report
 
 translate = QCoreApplication.translate
 Known = dict[int, tuple[State, "tuple[Finding, ...]"]]
@@ -41,7 +42,7 @@ class Found(msgspec.Struct, frozen=True):
     known: Known
 
 
-def look(states: Sequence[State], known: Known, report: Report) -> Found:
+def look(states: Sequence[State], known: Known, report: Progress) -> Found:
     """The worker's part. ``states``: those of steps 0 .. the current one; what is ``known`` of them is kept."""
     from engine.effects.findings import findings
 
@@ -159,16 +160,8 @@ def parts(finding: Finding) -> tuple[tuple[str, str], ...]:
     return tuple((heading, text) for heading, text in found if text)
 
 
-def report(found: Found) -> str:
-    """All findings of a step as Markdown."""
-    lines = [translate("Findings", "# Findings at step {step}").format(step=found.step)]
-    for each in found.shown:
-        finding = each.finding
-        title = f"{severity_name(finding.severity)}: {engine_text(finding.title)}"
-        since = translate("Findings", "Since step {step}.").format(step=each.since)
-        lines += ["", f"## {title}", "", f"{engine_text(finding.sentence)} {since}", ""]
-        lines += [f"- {engine_text(each.what)}: `{each.value}`" for each in finding.evidence]
-        lines += [f"- {heading}: {text}" for heading, text in parts(finding)]
-    if not found.shown:
-        lines += ["", translate("Findings", "No hazard.")]
-    return "\n".join(lines) + "\n"
+def report(found: Found, name: str = "") -> Report:
+    """All findings of a step, as a report of their own. ``name``: of the scenario, where there is one."""
+    from engine.report.findings import of_step
+
+    return of_step(name, found.step, ((each.finding, each.since) for each in found.shown))

@@ -5,8 +5,9 @@ from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtGui import QPainter, QPen, QPolygonF
 
 from engine.arch.addresses import grouped
+from engine.effects.axis import Axis, strips
 from gui.effect_texts import OUTCOMES
-from gui.models.effects import Axis, Picture, strips
+from gui.models.effects import Picture
 from gui.paint.hatch import fill_hatched
 from gui.paint.marks import LEFT, RIGHT, SMALL, draw_text, line_height, text_width
 from gui.theme import GAP, GRID, mono_font, theme, ui_font

@@ -7,7 +7,7 @@ from engine.arch.addresses import grouped, size_name
 from engine.arch.bits import field
 from engine.arch.faults import Translated
 from engine.arch.paging import Level
-from engine.arch.walk import Stage, Walk
+from engine.arch.walk import Walk
 from gui.explain import index_bits, outcome_title, question, references, translate
 from gui.paint.marks import RIGHT, SMALL, card, draw_text, line_height, text_width, warning
 from gui.theme import GAP, GRID, PAD, mono_font, theme, ui_font
@@ -28,7 +28,7 @@ def _box_height() -> float:
 
 def used_levels(walk: Walk) -> tuple[tuple[Level, ...], int]:
     """The levels whose index the address holds, and how many bits below them are the offset in the page."""
-    leaf = next((step for step in walk.steps if step.stage is not Stage.NESTED and step.is_leaf), None)
+    leaf = next((step for step in walk.steps if step.stage.depth == 1 and step.is_leaf), None)
     levels = walk.paging.levels
     bits = leaf.entry.page_shift if leaf is not None else levels[-1].shift if levels else 0
     return tuple(level for level in levels if level.shift >= bits), bits

@@ -10,11 +10,12 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QScrollArea, QStacked
 from engine.arch.addresses import grouped
 from engine.arch.rights import READ
 from engine.arch.second_stage import Kind2
+from engine.effects.axis import GRAVITY
 from engine.effects.compare import Class, Side
 from engine.effects.comparison import Band
 from engine.machine.look import Place
 from gui.document import Change, Document, Query
-from gui.effect_texts import GRAVITY, summary
+from gui.effect_texts import summary
 from gui.jobs import runner
 from gui.models.effects import Advice, Picture, Question, answer, question, selected
 from gui.models.ranges import RangesModel

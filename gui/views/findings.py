@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QPainter, QPaintEvent, QShowEvent
 from PySide6.QtWidgets import (
     QApplication,
@@ -30,6 +30,9 @@ AT_FIRST = 500
 class FindingsView(QWidget):
     """Looks while it is visible, in a worker; cards of findings that stay are kept, so nothing flickers."""
 
+    exported = Signal(object)
+    """The user wants these findings (`Found`) in a file."""
+
     def __init__(self, document: Document, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._document = document
@@ -49,13 +52,18 @@ class FindingsView(QWidget):
         self.summary = QLabel()
         self.summary.setProperty("role", "muted")
         self.copy = QToolButton()
-        self.copy.setText(self.tr("Copy report"))
-        self.copy.setToolTip(self.tr("Copy all findings of this step as Markdown"))
+        self.copy.setText(self.tr("Copy"))
+        self.copy.setToolTip(self.tr("Copy all findings of this step as text for a mail"))
         self.copy.clicked.connect(self._copy)
+        self.export = QToolButton()
+        self.export.setText(self.tr("Export…"))
+        self.export.setToolTip(self.tr("Export all findings of this step as a page, PDF or text"))
+        self.export.clicked.connect(self._export)
         head = QHBoxLayout()
         head.setContentsMargins(MARGIN, 0, GAP, 0)
         head.addWidget(self.summary, 1)
         head.addWidget(self.copy)
+        head.addWidget(self.export)
         self._column = QWidget()
         self._cards = QVBoxLayout(self._column)
         self._cards.setContentsMargins(PAD, 0, PAD, PAD)
@@ -77,7 +85,12 @@ class FindingsView(QWidget):
         layout.setSpacing(GRID)
         layout.addLayout(head)
         layout.addWidget(self._stack, 1)
-        self.copy.hide()
+        self._offer(False)
+
+    def _offer(self, offered: bool) -> None:
+        """Whether there is something to copy and export."""
+        for button in (self.copy, self.export):
+            button.setVisible(offered)
 
     @property
     def cards(self) -> list[FindingCard]:
@@ -129,7 +142,7 @@ class FindingsView(QWidget):
             self._stack.setCurrentIndex(1)
         else:
             self._say(self.tr("No hazard at this step"), self._all_well())
-        self.copy.setVisible(bool(found.shown))
+        self._offer(bool(found.shown))
 
     def _all_well(self) -> str:
         if self._document.state.host is None:
@@ -143,7 +156,7 @@ class FindingsView(QWidget):
         self.summary.setText(self.tr("Step {step}").format(step=self._document.step))
         self._empty.say(title, text)
         self._stack.setCurrentWidget(self._empty)
-        self.copy.hide()
+        self._offer(False)
 
     def _show_cards(self, shown: tuple[Shown, ...]) -> None:
         """Cards in the order of ``shown``; those there are show other findings before new ones are made."""
@@ -169,7 +182,13 @@ class FindingsView(QWidget):
 
     def _copy(self) -> None:
         if self._found is not None:
-            QApplication.clipboard().setText(report(self._found))
+            from engine.report.text import render
+
+            QApplication.clipboard().setText(render(report(self._found)))
+
+    def _export(self) -> None:
+        if self._found is not None:
+            self.exported.emit(self._found)
 
 
 class _Empty(QWidget):

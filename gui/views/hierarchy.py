@@ -4,7 +4,6 @@ from PySide6.QtCore import QRectF, QSize
 from PySide6.QtGui import QMouseEvent, QPainter, QPaintEvent, QPalette
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
-from engine.arch.walk import Stage
 from gui.document import Change, Document
 from gui.paint import breakdown
 from gui.paint.marks import CENTER, card, draw_text
@@ -64,7 +63,7 @@ class AddressBreakdown(QWidget):
         if walk is None or reference is None:
             return None
         step = walk.steps[reference]
-        return step.row if step.stage is Stage.NESTED else step.level.level
+        return step.level.level if step.stage.depth == 1 else step.row
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
@@ -84,5 +83,5 @@ class AddressBreakdown(QWidget):
         for level, box in zip(levels, breakdown.boxes(self._area(), walk), strict=False):
             if box.contains(event.position()):
                 for number, step in enumerate(walk.steps):
-                    if step.stage is not Stage.NESTED and step.level == level:
+                    if step.stage.depth == 1 and step.level == level:
                         self._document.go_to_reference(number)

@@ -114,7 +114,7 @@ class InspectorView(QWidget):
         if entry is None:
             return
         step = entry.step
-        self.title.setText(entry_title(step.stage, step.level, step.index))
+        self.title.setText(entry_title(step.stage, step.level, step.index, self._document.walk))
         self.chip.show_level(step.level.level, step.level.name)
         known = step.value is not None
         value = grouped(step.value or 0, entry.digits)
@@ -175,7 +175,7 @@ class InspectorView(QWidget):
         assert step.address is not None
         assert step.value is not None
         text = self.tr("Flip bit {bit} of {entry}")
-        text = text.format(bit=bit, entry=entry_title(step.stage, step.level, step.index))
+        text = text.format(bit=bit, entry=entry_title(step.stage, step.level, step.index, self._document.walk))
         poke = ev.Poke(step.address, step.value ^ (1 << bit), 1 << step.level.entry_shift)  # type: ignore[arg-type]
         self._refuse(self._document.append(poke, text) or "")
 

@@ -2,9 +2,19 @@
 
 from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QGuiApplication, QKeySequence, QPainter, QPaintEvent, QPalette, QShortcut
-from PySide6.QtWidgets import QApplication, QFrame, QHBoxLayout, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QApplication,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from engine.arch.faults import CodeBit
+from engine.arch.walk import Walk
 from gui.document import Change, Document
 from gui.explain import (
     fault_code,
@@ -22,7 +32,9 @@ from gui.explain import (
 from gui.paint.fault_code import code_lines, height, paint_fault_code
 from gui.paint.marks import empty_state
 from gui.theme import GAP, MARGIN, PAD, mono_font, signals, theme, ui_font
+from gui.three_stages import told
 from gui.widgets.panel import Panel
+from gui.widgets.stages_bar import StagesBar
 from gui.widgets.text_label import TextLabel
 from gui.widgets.walk_canvas import WalkCanvas
 
@@ -36,6 +48,7 @@ class WalkView(QWidget):
         self.count = TextLabel(lambda: ui_font(bold=True))
         self.canvas = WalkCanvas(document)
         self.panel = ReferencePanel(document)
+        self.bar = StagesBar(document, self.canvas)
         self.setAutoFillBackground(True)
         self.setBackgroundRole(QPalette.ColorRole.AlternateBase)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -51,8 +64,11 @@ class WalkView(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(0)
         column.addWidget(self._head)
+        column.addWidget(self.bar)
         column.addWidget(self.canvas)
         column.addWidget(self.panel, 1)
+        fold = QShortcut(QKeySequence("F"), self, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        fold.activated.connect(self.bar.turn)
         document.changed.connect(self._on_change)
         signals().changed.connect(self._show)
         self._show()
@@ -71,11 +87,16 @@ class WalkView(QWidget):
         palette = self.count.palette()
         palette.setColor(QPalette.ColorRole.WindowText, theme().accent)
         self.count.setPalette(palette)
-        self.title.setText(self.tr("Two-dimensional walk") if walk.second is not None else self.tr("Walk"))
+        self.title.setText(self._title(walk))
         kind = self.tr("{stages}, {access}")
         self.kind.setText(kind.format(stages=stage_kind(walk), access=question(walk)))
         done = sum(step.address is not None for step in walk.steps[: (lit or 0) + 1])
         self.count.setText(references(done, walk.references) if walk.references else references(0))
+
+    def _title(self, walk: Walk) -> str:
+        if walk.host is not None:
+            return self.tr("Three-stage walk")
+        return self.tr("Two-dimensional walk") if walk.second is not None else self.tr("Walk")
 
     def paintEvent(self, event: QPaintEvent) -> None:
         if self._document.walk is None:
@@ -153,7 +174,8 @@ class ReferencePanel(QScrollArea):
         if is_end:
             sentences += together(walk)
         self.why.setText("\n".join(sentences))
-        self.outcome.setText(outcome_sentence(walk.outcome) if is_end else "")
+        ended = [outcome_sentence(walk.outcome), told(walk) if walk.host is not None else ""] if is_end else []
+        self.outcome.setText("\n".join(filter(None, ended)))
         self.outcome.set_role("" if walk.ok else "hazard")
         self.code.show_code(fault_code(walk.outcome) if is_end else None)
         self.reads.setVisible(lit is not None)

@@ -5,9 +5,10 @@ from PySide6.QtGui import QGuiApplication, QKeyEvent, QMouseEvent, QPainter, QPa
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from engine.arch.addresses import grouped
+from engine.effects.axis import address_at
 from engine.effects.comparison import Band
 from gui.effect_texts import class_name, pages
-from gui.models.effects import Picture, address_at
+from gui.models.effects import Picture
 from gui.paint.bands import Frame, View, frame, height, paint_bands
 from gui.theme import signals, theme
 from gui.widgets.zoom_buttons import zoom_by_key

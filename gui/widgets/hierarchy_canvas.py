@@ -90,11 +90,13 @@ class HierarchyCanvas(QAbstractScrollArea):
         if isinstance(stages, Refusal) or not document.last_step:
             self._trees = ()
         else:
-            self._trees = trees(self._tables, stages, document.walk, document.reference, self._opened)
+            # The tables are those that hardware walks: of the logical walk's references L2's alone are among them.
+            reference = None if document.is_logical else document.reference
+            self._trees = trees(self._tables, stages, document.hardware, reference, self._opened)
         self._lay_out()
 
     def _lay_out(self) -> None:
-        walk = self._document.walk
+        walk = self._document.hardware
         self._layout = lay_out(self._trees, QSizeF(self.viewport().size()), self._zoom, walk.outcome if walk else None)
         size, view = self._layout.size, self.viewport().size()
         for bar, length, page in (

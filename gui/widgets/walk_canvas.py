@@ -7,7 +7,8 @@ from PySide6.QtWidgets import QFrame, QScrollArea, QSizePolicy, QToolTip, QWidge
 from gui.document import Change, Document
 from gui.explain import reads, reference_title, step_verdict
 from gui.models.walk_grid import walk_grid
-from gui.paint.walk_grid import GridLayout, lay_out_grid, paint_grid
+from gui.paint.walk_grid import paint_grid
+from gui.paint.walk_layout import GridLayout, lay_out_grid
 from gui.theme import GRID, signals
 
 
@@ -27,6 +28,16 @@ class WalkCanvas(QScrollArea):
         self.grid.setAutoFillBackground(False)
         document.changed.connect(self._on_change)
         signals().changed.connect(self._lay_out)
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether L0's references are folded into the entries of L1 and L2 that they lead to."""
+        return self.grid.is_folded
+
+    def fold(self, on: bool) -> None:
+        self.grid.is_folded = on
+        self._lay_out()
+        self._reveal()
 
     def _on_change(self, change: Change) -> None:
         if change & Change.WALK:
@@ -60,6 +71,7 @@ class _Grid(QWidget):
         super().__init__()
         self._document = document
         self._layout: GridLayout | None = None
+        self.is_folded = False
         self.setMouseTracking(True)
         self.setAccessibleName(self.tr("References of the walk"))
         document.changed.connect(self._on_change)
@@ -80,7 +92,7 @@ class _Grid(QWidget):
 
     def lay_out(self, width: float, height: float) -> None:
         walk = self._document.walk
-        self._layout = lay_out_grid(walk_grid(walk), width, height) if walk is not None else None
+        self._layout = lay_out_grid(walk_grid(walk), width, height, self.is_folded) if walk is not None else None
         if self._layout is not None:
             size = self._layout.size
             self.resize(max(round(size.width()), round(width)), round(size.height()))
@@ -91,12 +103,12 @@ class _Grid(QWidget):
         walk = self._document.walk
         if walk is None:
             return QSize(480, 0)
-        return lay_out_grid(walk_grid(walk), width, 1e6).size.toSize()
+        return lay_out_grid(walk_grid(walk), width, 1e6, self.is_folded).size.toSize()
 
     def place_of_lit(self) -> QPointF | None:
         lit = self._document.reference
-        cell = self._layout.grid.cell_of(lit) if self._layout is not None and lit is not None else None
-        return self._layout.rect(cell.row, cell.column).center() if self._layout is not None and cell else None
+        place = self._layout.place(lit) if self._layout is not None and lit is not None else None
+        return place.center() if place is not None else None
 
     def paintEvent(self, event: QPaintEvent) -> None:
         walk = self._document.walk
@@ -104,8 +116,7 @@ class _Grid(QWidget):
             paint_grid(QPainter(self), self._layout, walk, self._document.reference)
 
     def _step_at(self, point: QPointF) -> int | None:
-        cell = self._layout.cell_at(point) if self._layout is not None else None
-        return cell.step if cell is not None else None
+        return self._layout.step_at(point) if self._layout is not None else None
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         if (step := self._step_at(event.position())) is not None:

@@ -56,6 +56,7 @@ def lines() -> Iterator[Line]:
         yield Line("explaining walks, all steps kept", ours, "walks/s", floor, ">= 0.15")
         yield Line("map of the 4-level dump", best(lambda: mappings(image, paging)) * 1e3, "ms")
     yield _two_dimensional()
+    yield _three_stages()
 
 
 def _two_dimensional() -> Line:
@@ -69,3 +70,11 @@ def _two_dimensional() -> Line:
     memory, second = SparseMemory(ZERO).with_words(fixture("npt")), made.second
     seconds = best(lambda: [walk_nested(memory, made.paging, second, LA) for _ in range(2_000)], 3)
     return Line("explaining two-dimensional walks of 24 references", 2_000 / seconds, "walks/s")
+
+
+def _three_stages() -> Line:
+    from tests.engine.three_stages import system
+
+    made = system()
+    seconds = best(lambda: [made.walk() for _ in range(400)], 3)
+    return Line("explaining walks of three stages, 124 references", 400 / seconds, "walks/s")

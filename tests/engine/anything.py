@@ -1,6 +1,6 @@
 """Any event at all: legal, odd or absurd, as a file or a slip of the hand could bring it."""
 
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 from hypothesis import strategies as st
 
@@ -101,6 +101,6 @@ def _of(kind: type) -> st.SearchStrategy[Any]:
             given[name] = FIELDS[name]
         elif name in NUMBERS:
             given[name] = small
-        elif kind.__annotations__[name] is ev.U64:
+        elif get_type_hints(kind, include_extras=True)[name] is ev.U64:
             given[name] = u64
     return st.builds(kind, **given)

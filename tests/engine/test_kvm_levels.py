@@ -195,13 +195,8 @@ def test_captured_beside_what_would_be_captured_beside_what_is(kernel: str, capt
 @pytest.mark.parametrize(
     ("setup", "event", "says"),
     [
-        (AMD, ev.LoadKvm(parameters=Parameters(npt=False)), "NPT is off"),
-        (EPT5, ev.LoadKvm(parameters=Parameters(ept=False)), "EPT is off"),
-        (PcpuSetup(npt=False), ev.LoadKvm(), "NPT is off"),
         (PcpuSetup(virtualization=False), ev.LoadKvm(), "SVM is not supported"),
         (amd(nx=False), ev.LoadKvm(), "kvm_amd needs NX"),
-        (intel(walk4=False), ev.LoadKvm(), "EPT is off"),
-        (intel(write_back=False), ev.LoadKvm(), "EPT is off"),
         (AMD, ev.LoadKvm("latest", Parameters(bugs=(Bug.WALK_START,))), "never had this"),
         (AMD, ev.LoadKvm("4.4"), "There is no kernel"),
         (AMD, ev.LoadKvm(pcpu=7), "There is no pCPU 7"),
@@ -240,3 +235,21 @@ def test_moving_keeps_the_root_and_asks_for_no_mode() -> None:
     assert vcpu(moved).root == vcpu(state).root
     assert functions(moved.effect) == {"pre_svm_run()"}
     assert results(accessed(on_pcpu(moved, 0), RESET_VECTOR, FETCH)) == []
+
+
+@pytest.mark.parametrize(
+    ("setup", "parameters"),
+    [
+        (AMD, {"npt": False}),
+        (PcpuSetup(npt=False), {}),
+        (EPT5, {"ept": False}),
+        (intel(walk4=False), {}),
+        (intel(write_back=False), {}),
+    ],
+)
+def test_without_nested_paging_kvm_loads_and_mirrors_tables(setup: PcpuSetup, parameters: dict[str, bool]) -> None:
+    state = play(*booted(setup, **parameters), *VM)
+    assert state.module is not None
+    assert not state.module.tdp_enabled
+    assert not state.module.tdp_mmu
+    assert vcpu(state).role.level == 3  # a guest without paging is mapped by PAE tables

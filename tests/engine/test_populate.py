@@ -32,7 +32,8 @@ def one_by_one(state, slot):
     state = loaded(state, *state.vcpu(0, 0))
     world = World(state.memory, state.host.frames)
     vm = state.vms[0]
-    path = FaultPath(world, state.module, Space(state.host.levels, state.host.root), vm, vm.vcpus[0])
+    space, setup = Space(state.host.levels, state.host.root), state.host.pcpus[0].setup
+    path = FaultPath(world, state.module, space, vm, vm.vcpus[0], setup)
     chosen = vm.slots[slot]
     for gpa in range(chosen.gpa, chosen.gpa + chosen.size, 4096):
         path.prefault(gpa)

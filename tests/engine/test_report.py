@@ -18,11 +18,12 @@ from engine.arch.faults import (
 from engine.arch.paging import bind
 from engine.arch.registers import CR0, CR4, EFER, Features, Mode, Registers
 from engine.arch.rights import READ, WRITE, Access, Kind
-from engine.arch.walk import walk
+from engine.arch.walk import Stage, walk
 from engine.memory.physical import UNKNOWN, ZERO, SparseMemory
 from engine.report import outcome_json, walk_json, walk_text
 from tests.engine.nested_fixture import guest, pt, walk_ept, walk_npt
 from tests.engine.spaces import random_space
+from tests.engine.three_stages import system
 
 LA = 0x7F12_3456_7890
 LONG = bind(
@@ -103,6 +104,52 @@ def test_the_cell_where_a_two_dimensional_walk_stops_is_marked() -> None:
     assert text.count("!") == 1
 
 
+def test_three_stages_are_a_grid_of_the_upper_two() -> None:
+    text = walk_text(system().walk()).splitlines()
+    assert text[1:11] == [
+        "L2: 4-level, root 0x1000",
+        "L1: 4-level NPT, root 0x1_0000",
+        "L0: 4-level NPT, root 0x80_0000",
+        "",
+        "    for L1 PML4  L1 PDPT  L1 PD    L1 PT    L2 entry",
+        "L2 PML4   5 [0]   10 [0]   15 [0]   20 [1]   25 L2 PML4[254]",
+        "L2 PDPT  30 [0]   35 [0]   40 [0]   45 [2]   50 L2 PDPT[72]",
+        "  L2 PD  55 [0]   60 [0]   65 [0]   70 [3]   75 L2 PD[418]",
+        "  L2 PT  80 [0]   85 [0]   90 [0]   95 [4]  100 L2 PT[359]",
+        "   page 105 [0]  110 [1]  115 [0]  120 [0]  124 L0 PT[0]",
+    ]
+    at = text.index("L2 PD entry at L2 GPA 0x3d10")
+    assert text[at + 1] == "   L1 PML4 entry at L1 GPA 0x1_0000"
+    assert "   which is at L1 GPA 0x8000_3d10" in text[at:]
+    assert text[-1] == "124 references to 18 cache lines"
+
+
+@pytest.mark.parametrize(
+    ("stage", "mark", "sentence"),
+    [
+        (Stage.GUEST, "75 L2 PD[418]!", "L2's tables stopped it: a fault for L2"),
+        (Stage.NESTED, "10 [0]!", "L1's tables stopped it: an exit to L1"),
+        (Stage.HOST, "24 L0 PT[1]!", "L0's tables stopped it: an exit that L0 handles"),
+    ],
+)
+def test_the_stage_that_stopped_a_walk_of_three_is_told(stage: Stage, mark: str, sentence: str) -> None:
+    made = system()
+    nth = {Stage.GUEST: 2, Stage.NESTED: 5, Stage.HOST: 19}[stage]
+    step = [step for step in made.walk().steps if step.stage is stage][nth]
+    assert step.address is not None
+    walk = made.walk(READ, {step.address: 0})
+    text = walk_text(walk)
+    assert mark in text
+    assert sentence in text
+    assert walk_json(walk)["stopped_by"] == stage.value
+
+
+@pytest.mark.parametrize("l0", ["5-level EPT", "5-level NPT"])
+def test_three_stages_fit_100_columns(l0: str) -> None:
+    text = walk_text(system("5-level", l0, l0).walk())
+    assert max(map(len, text.splitlines())) <= 100
+
+
 @given(
     seed=st.integers(0, 2**32),
     mode=st.sampled_from(Mode),
@@ -162,6 +209,18 @@ def test_the_json_of_two_dimensions_names_stage_row_and_target() -> None:
     assert told["gpa"] == "0x5890"
     assert [(step["number"], step["stage"], step["row"], step["target"]) for step in told["steps"][3:6]] == [
         (4, "nested", 4, "0x17f0"), (5, "guest", 4, "0x17f0"), (6, "nested", 3, "0x2240"),
+    ]  # fmt: skip
+
+
+def test_the_json_of_three_stages_names_column_and_middle_too() -> None:
+    told = walk_json(system().walk())
+    assert (told["host"], told["stopped_by"]) == ({"kind": "NPT", "mode": "4-level", "root": "0x800000"}, None)
+    assert [
+        (step["number"], step["stage"], step["row"], step["target"], step["column"], step["middle"])
+        for step in told["steps"][18:21]
+    ] == [
+        (19, "host", 4, "0x17f0", 1, "0x13008"), (20, "nested", 4, "0x17f0", 1, "0x13008"),
+        (21, "host", 4, "0x17f0", 0, "0x800017f0"),
     ]  # fmt: skip
 
 

@@ -25,6 +25,7 @@ class Answers(Prompts):
         self.asked: list[str] = []
         self.choices: list[str] = []
         self.path = ""
+        self.suggested = ""
         self.fill: Callable[[QDialog], object] = lambda dialog: None
 
     def error(self, parent: QWidget | None, sentence: str) -> None:
@@ -40,6 +41,10 @@ class Answers(Prompts):
         return self.path
 
     def folder(self, parent: QWidget | None, title: str, suggested: str) -> str:
+        return self.path
+
+    def report_to_save(self, parent: QWidget | None, title: str, suggested: str) -> str:
+        self.suggested = suggested
         return self.path
 
     def choose(self, parent: QWidget | None, sentence: str, ways: dict[str, str]) -> str:

@@ -12,14 +12,15 @@ from engine import events as ev
 from engine.arch.faults import NestedPageFault, Translated
 from engine.arch.rights import Access, Kind
 from engine.arch.walk import Stage
+from engine.effects.axis import GRAVITY, axis, strips
 from engine.effects.compare import Class, side
 from engine.effects.comparison import compare
 from engine.machine.look import Place, look
 from gui import theme
 from gui.document import Document, Query
-from gui.effect_texts import GRAVITY, OUTCOMES, class_name, summary
+from gui.effect_texts import OUTCOMES, class_name, summary
 from gui.jobs import runner
-from gui.models.effects import Picture, answer, axis, question, selected, strips
+from gui.models.effects import Picture, answer, question, selected
 from gui.models.readings import Readings, readings
 from gui.paint.bands import View, frame, paint_bands
 from gui.paint.readings import paint_readings, places

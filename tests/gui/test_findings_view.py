@@ -105,6 +105,7 @@ def test_where_all_is_well_it_says_so_and_what_to_try(shown: Shown) -> None:
     assert view.advice[0] == "No hazard at this step"
     assert view.summary.text() == f"Step {POPULATED}"
     assert view.copy.isHidden()
+    assert view.export.isHidden()
 
 
 def test_with_nothing_open_it_says_what_to_open(shown: Shown) -> None:
@@ -214,11 +215,17 @@ def test_the_report_has_every_finding(shown: Shown, qtbot: QtBot) -> None:
     view = shown.view(host_document(FIVE))
     qtbot.mouseClick(view.copy, Qt.MouseButton.LeftButton)
     lines = QGuiApplication.clipboard().text().splitlines()
-    assert lines[0] == f"# Findings at step {ACCESSED}"
-    assert [line for line in lines if line.startswith("## ")] == [
-        f"## {card.accessibleName()}" for card in view.cards
-    ]  # fmt: skip
-    assert any(line.startswith("- Rests on: kernel source: ") for line in lines)
+    assert lines[0] == f"Findings at step {ACCESSED}"
+    titles = [f"{number}. {card.accessibleName()}" for number, card in enumerate(view.cards, 1)]
+    assert [line for line in lines if line in titles] == titles
+    assert any(line.startswith("  rests on          kernel source: ") for line in lines)
+
+
+def test_the_findings_are_handed_over_for_a_file(shown: Shown, qtbot: QtBot) -> None:
+    view = shown.view(host_document(FIVE))
+    with qtbot.waitSignal(view.exported) as given:
+        qtbot.mouseClick(view.export, Qt.MouseButton.LeftButton)
+    assert [each.finding.title for each in given.args[0].shown] == [card.shown.finding.title for card in view.cards]
 
 
 def test_a_cancelled_search_says_so(shown: Shown) -> None:

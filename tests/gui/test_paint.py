@@ -17,7 +17,7 @@ from gui.paint.hierarchy import Marked, paint_hierarchy
 from gui.paint.layout import lay_out
 from gui.paint.marks import chip, chip_size, empty_state
 from gui.paint.tables import fill_slot
-from gui.paint.walk_grid import LIT, VISITED
+from gui.paint.walk_grid import LIT, SPOT, VISITED
 from gui.theme import Scheme, Theme, theme
 from tests.gui.tiny import tiny_document
 
@@ -45,7 +45,7 @@ def contrast(a: QColor, b: QColor) -> float:
 
 
 @pytest.mark.parametrize("level", range(6))
-@pytest.mark.parametrize("strength", [0.2, VISITED, LIT], ids=["chip", "visited", "lit"])
+@pytest.mark.parametrize("strength", [0.2, VISITED, SPOT, LIT], ids=["chip", "visited", "spot", "lit"])
 def test_text_is_legible_on_the_grounds_of_all_levels(scheme: Theme, level: int, strength: float) -> None:
     assert contrast(scheme.text, scheme.tint(scheme.level(level), strength)) >= 4.5
 

@@ -12,7 +12,8 @@ from engine.arch.registers import CR4
 from engine.arch.walk import Walk
 from gui.document import Document
 from gui.models.walk_grid import Grid, end_texts, walk_grid
-from gui.paint.walk_grid import lay_out_grid, paint_grid
+from gui.paint.walk_grid import paint_grid
+from gui.paint.walk_layout import lay_out_grid
 from gui.views.walk import WalkView
 from tests.engine.nested_fixture import LONG, guest, walk_ept, walk_npt
 from tests.gui.tiny import tiny_document

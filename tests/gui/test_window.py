@@ -154,10 +154,10 @@ def test_with_nothing_open_only_what_makes_sense_is_enabled(empty_window: MainWi
     actions = empty_window.actions_
     off = {command.id for command in commands() if not actions[command.id].isEnabled()}
     assert off == {
-        "save", "save-as", "save-copy", "revert",
+        "save", "save-as", "save-copy", "revert", "export-report",
         "undo", "redo", "edit-event", "duplicate-event", "delete-event", "event-up", "event-down",
         "edit-register", "choose-root", "pin-a", "pin-b", "unpin",
-        "first", "previous", "next", "last", "play", "perform", "previous-event", "next-event",
+        "first", "previous", "next", "last", "play", "logical", "perform", "previous-event", "next-event",
         "present", "present-here", "record-stop", "record-pictures",
     }  # fmt: skip
 

@@ -15,6 +15,8 @@ from gui.document import Query
 from gui.main_window import MainWindow
 from gui.presets import preset
 from gui.templates import AMD, ROOT, TABLES, TARGET, templates
+from gui.views.walk import WalkView
+from tests.engine.three_stages import system
 
 Scene = Callable[[MainWindow], QWidget]
 LOW = 0x7456_7000
@@ -78,6 +80,36 @@ def _effects(five: bool, pages: Pages, page: str = "effects") -> Scene:
     return scene
 
 
+def _logical(
+    l2: str = "4-level", l1: str = "4-level NPT", l0: str = "4-level NPT", lit: int | None = None, folded: bool = False,
+    stop: int | None = None,
+) -> Scene:  # fmt: skip
+    """The walk of three stages; ``lit``: a step of it, ``stop``: one whose entry is 0."""
+
+    def scene(window: MainWindow) -> QWidget:
+        document, made = window.document, system(l2, l1, l0)
+        step = made.walk().steps[stop] if stop is not None else None
+        changes = {step.address: 0} if step is not None and step.address is not None else {}
+        document.look_logical = lambda state, address, access, place, cpl: made.walk(access, changes)
+        _open(window, _template("amd-4"), "walk")
+        document.show_logical(True)
+        if lit is not None:
+            document.go_to_reference(lit)
+        view = window.lazy("walk").view
+        assert isinstance(view, WalkView)
+        if folded:
+            view.bar.turn()
+        return window
+
+    return scene
+
+
+def _collapsed(window: MainWindow) -> QWidget:
+    _logical()(window)
+    window.document.show_logical(False)
+    return window
+
+
 def _form(window: MainWindow) -> QWidget:
     _open(window, _template("amd-4"), "walk")
     return EventForm(window.document, ev.ChangeMode, None, window)
@@ -97,6 +129,14 @@ HOST_SCENES: dict[str, Scene] = {
     "host-npf-in-the-middle": _poked("amd-4", Stage.NESTED, 2, lambda entry: 0),
     "host-ept-misconfiguration": _poked("intel-ept", Stage.NESTED, 1, lambda entry: entry & ~0b101 | 0b010),
     "host-guest-fault": _poked("amd-4", Stage.GUEST, 1, lambda entry: entry & ~0b100),
+    "nested-4x4x4": _logical(lit=71),
+    "nested-end": _logical(),
+    "nested-folded": _logical(lit=71, folded=True),
+    "nested-5x5x5": _logical("5-level", "5-level EPT", "5-level EPT", lit=130),
+    "nested-pae-in-32-bit": _logical("PAE", "32-bit NPT", "5-level NPT"),
+    "nested-l0-stops": _logical(stop=58),
+    "nested-l1-stops": _logical(stop=59),
+    "nested-collapsed": _collapsed,
     "host-mode-change": _two_stages("mode-change", "hierarchy"),
     "host-empty": _empty,
     "host-form": _form,

@@ -1,15 +1,12 @@
-"""``make docs``: the figures in resources/docs that are computed, written anew. Needs the real guest's image."""
+"""Fields of effects-on-a-linux-guest.md. Needs the image of the real guest."""
 
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
 from engine.effects.compare import Class, Side, effects, side
 from engine.effects.reaction import Answer, reactions
 from engine.events import (
-    Backing,
     BootHost,
     ChangeMode,
     CreateVcpu,
@@ -20,14 +17,14 @@ from engine.events import (
     SetGuestRegisters,
     SetMemslot,
 )  # fmt: skip
-from engine.kvm.memslots import Pages
+from engine.kvm.memslots import Backing, Pages
 from engine.machine import Configuration
 from engine.memory.image import Image, open_image
 from engine.scenario import Replay, Scenario
 from tests.conftest import ROOT
+from tests.docs.tables import table
 
 IMAGE = ROOT.parent / "shared" / "golden" / "images" / "small-4level.elf.xz"
-PAGE = ROOT / "resources" / "docs" / "effects-on-a-linux-guest.md"
 SIZE = 112 << 20
 """Bytes of the guest's memory."""
 BACKINGS = (Pages.SMALL, Pages.THP, Pages.HUGE_2M)
@@ -42,32 +39,6 @@ SHOWN = (
     (Class.OUTSIDE_RAM, "not RAM"),
 )
 ANSWERS = (Answer.NEVER_ASKED, Answer.SPURIOUS_LOOP, Answer.RETRY_LOOP, Answer.EMULATES, Answer.MENDS, Answer.FAILS)
-TEXT = """# What a host-mode change does to a Linux guest
-
-A Debian guest (Linux 6.1, 4-level paging, 112 MiB) runs as a VM on an AMD host with the newest kernel: its memory is
-that of a real image, every page is present in the nested tables. Then pCPU 1 goes to the other depth, and the guest's
-vCPU is looked at as that pCPU's hardware walks it. Every figure below is computed from the bytes by `make docs`: for
-each of the {pages} pages of the guest's memory, what the hardware makes of its guest-physical address, and what KVM
-answers when it is read.
-
-## What the guest's {pages} pages become
-
-{classes}
-
-## What KVM does when such a page is read
-
-{answers}
-
-## Addresses beyond the guest's memory
-
-Guest data read as tables also map addresses that no memslot holds. Pages of guest-physical addresses above the guest's
-memory that translate, or fault for another reason than being absent:
-
-{beyond}
-
-The frames that a host hands out depend on the scenario's seed, so *another page* and *table page* of scattered memory
-move by a few pages from seed to seed; the rest follows from the depths alone.
-"""
 
 
 def sides(image: Image, five: bool, pages: Pages) -> tuple[Side, Side]:
@@ -87,13 +58,13 @@ def sides(image: Image, five: bool, pages: Pages) -> tuple[Side, Side]:
     return a, b
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def fields() -> dict[str, str]:
+    with open_image(str(IMAGE)) as image:
+        return of_image(image)
 
 
-def render(image: Image) -> str:
-    """The page, all figures computed."""
+def of_image(image: Image) -> dict[str, str]:
+    """The figures for the guest whose memory ``image`` is."""
     classes, answers, beyond = [], [], []
     addresses = np.arange(0, SIZE, 4096, dtype=np.uint64)
     for five in (False, True):
@@ -110,22 +81,9 @@ def render(image: Image) -> str:
                 counts[reacted[int(number)].answer] += int(count)
             answers.append(name + [f"{counts[answer]:,}" for answer in ANSWERS])
     head = ["the change", "backing"]
-    return TEXT.format(
-        pages=f"{SIZE >> 12:,}",
-        classes=table(head + [text for _, text in SHOWN], classes),
-        answers=table(head + [answer.value for answer in ANSWERS], answers),
-        beyond=table(head + [text for kind, text in SHOWN if kind is not Class.SAME], beyond),
-    )
-
-
-def main(target: Path = PAGE) -> int:
-    if not IMAGE.exists():
-        print("The image of the real guest is not here; the page stays as it is.", file=sys.stderr)
-        return 0
-    with open_image(str(IMAGE)) as image:
-        target.write_text(render(image), encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {
+        "pages": f"{SIZE >> 12:,}",
+        "classes": table(head + [text for _, text in SHOWN], classes, words=2),
+        "answers": table(head + [answer.value for answer in ANSWERS], answers, words=2),
+        "beyond": table(head + [text for kind, text in SHOWN if kind is not Class.SAME], beyond, words=2),
+    }

@@ -5,7 +5,7 @@ The text is a table of at most 100 columns, one line a reference, with the outco
 """
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from engine.arch.addresses import grouped, size_name
@@ -43,9 +43,11 @@ def walk_json(walk: Walk) -> dict[str, Any]:
         "access": _access_json(walk),
         "paging": _paging_json(walk.paging),
         "second": _second_json(walk.second) if walk.second else None,
+        "host": _second_json(walk.host) if walk.host else None,
         "gpa": _hex(walk.gpa),
         "steps": [_step_json(number, step) for number, step in numbered(walk)],
         "outcome": outcome_json(walk.outcome),
+        "stopped_by": walk.stopped_by.value if walk.stopped_by else None,
         "updates": [_update_json(update) for update in walk.updates],
         "references": walk.references,
         "cache_lines": walk.cache_lines,
@@ -170,6 +172,8 @@ def _step_json(number: int | None, step: Step) -> dict[str, Any]:
         "entry": step.entry.name,
         "address": _hex(step.address),
         "target": _hex(step.target),
+        "column": step.column,
+        "middle": _hex(step.middle),
         "value": _hex(step.value),
         "fields": [_field_json(field) for field in step.decoded()],
         "base": _hex(step.base),
@@ -234,7 +238,15 @@ UNTOLD = (Role.SIZE, Role.ADDRESS, Role.IGNORED, Role.RESERVED)
 """Roles of fields that the other columns tell of, or that say nothing."""
 GUEST_COLUMN = 0
 """Of the grid: no level of the second stage has this number."""
+Number = Callable[[int], str]
 PREFIX = {Stage.ONE: "", Stage.GUEST: "g", Stage.NESTED: "n"}
+LAYER = {Stage.GUEST: "L2", Stage.NESTED: "L1", Stage.HOST: "L0"}
+"""Whose tables the stages are, where there are three."""
+TOLD = {
+    Stage.GUEST: "L2's tables stopped it: a fault for L2",
+    Stage.NESTED: "L1's tables stopped it: an exit to L1",
+    Stage.HOST: "L0's tables stopped it: an exit that L0 handles",
+}
 
 
 def walk_text(walk: Walk) -> str:
@@ -243,6 +255,8 @@ def walk_text(walk: Walk) -> str:
     if walk.second is not None:
         lines += [*grid_text(walk), ""]
     lines += [*_steps_text(walk), *outcome_text(walk.outcome)]
+    if walk.host is not None and walk.stopped_by is not None:
+        lines.append(TOLD[walk.stopped_by])
     lines += [f"   {field.why}" for step in walk.steps[-1:] for field in step.decoded() if field.why]
     lines += [_update_text(update) for update in walk.updates]
     references, lines_read = _count(walk.references, "reference"), _count(walk.cache_lines, "cache line")
@@ -252,20 +266,22 @@ def walk_text(walk: Walk) -> str:
 def grid_text(walk: Walk) -> list[str]:
     """A two-dimensional walk as a grid: a row a guest level, a column a nested one, in a cell reference and slot.
 
-    The reference at which the walk stopped is marked with an exclamation mark.
+    The reference at which the walk stopped is marked with an exclamation mark. Of three stages a cell has the entry of
+    L1 or L2, which L0's references since the cell before lead to; or the last of these where they lead to none.
     """
     assert walk.second is not None
     columns = [lv.level for lv in walk.second.paging.levels]
+    three, width = walk.host is not None, len(str(walk.references))
     rows: dict[int, dict[int, str]] = {}
     for number, step in numbered(walk):
         mark = "!" if step.rule.stops else ""
-        at = f"{number:>2}" if number is not None else " –"
-        name = f" {_name(step)}" if step.stage is Stage.GUEST else f" [{step.index}]"
-        column = GUEST_COLUMN if step.stage is Stage.GUEST else step.level.level
-        rows.setdefault(step.row, {})[column] = f"{at}{name}{mark}"
-    names = {lv.level: f"g{lv.name}" for lv in walk.paging.levels}
-    headings = [f"n{lv.name}" for lv in walk.second.paging.levels]
-    cells = [("for", *headings, "guest entry")]
+        at = f"{'–' if number is None else number:>{max(width, 2)}}"
+        name = f"[{step.index}]" if step.stage is Stage.NESTED else step_name(step, walk)
+        column = {Stage.NESTED: step.level.level, Stage.HOST: step.column}.get(step.stage, GUEST_COLUMN)
+        rows.setdefault(step.row, {})[column] = f"{at} {name}{mark}"
+    names = {lv.level: _table(walk, Stage.GUEST, lv.name) for lv in walk.paging.levels}
+    headings = [_table(walk, Stage.NESTED, lv.name) for lv in walk.second.paging.levels]
+    cells = [("for", *headings, "L2 entry" if three else "guest entry")]
     cells += [
         (names.get(row, "page"), *(found.get(column, "") for column in [*columns, GUEST_COLUMN]))
         for row, found in rows.items()
@@ -274,29 +290,35 @@ def grid_text(walk: Walk) -> list[str]:
 
 
 def _steps_text(walk: Walk) -> Iterator[str]:
-    """The table of references; in two dimensions those for one guest-physical address under a line that names it."""
+    """The table of references; those for one address of the stage above under a line that names it."""
     if not walk.steps:
         return
-    lines = _columns([HEADINGS, *(_row(number, step) for number, step in numbered(walk))])
+    lines = _columns([HEADINGS, *(_row(walk, number, step) for number, step in numbered(walk))])
     yield next(lines)
-    target = None
+    target = middle = None
     for line, step in zip(lines, walk.steps, strict=True):
         if step.target != target and step.target is not None:
             guest = next((lv for lv in walk.paging.levels if lv.level == step.row), None)
-            yield f"{f'g{guest.name} entry' if guest else 'page'} at GPA {grouped(step.target)}"
-        target = step.target
+            what = f"{_table(walk, Stage.GUEST, guest.name)} entry" if guest else "page"
+            yield f"{what} at {'L2 ' if walk.host else ''}GPA {grouped(step.target)}"
+            middle = None
+        if step.middle != middle and step.middle is not None and walk.second is not None:
+            nested = next((lv for lv in walk.second.paging.levels if lv.level == step.column), None)
+            what = f"{_table(walk, Stage.NESTED, nested.name)} entry" if nested else "which is"
+            yield f"   {what} at L1 GPA {grouped(step.middle)}"
+        target, middle = step.target, step.middle
         yield line
     yield ""
 
 
-def outcome_text(outcome: Outcome) -> list[str]:
-    """The lines that say what a translation came to, its codes decoded bit by bit."""
+def outcome_text(outcome: Outcome, number: Number = grouped) -> list[str]:
+    """The lines that say what a translation came to, its codes decoded bit by bit. ``number`` writes addresses."""
     match outcome:
         case Translated():
             page = f"{size_name(outcome.page_size)} page" if outcome.page_size else "no paging"
-            return [f"-> {grouped(outcome.address)}   {page}   {_rights_text(outcome.rights)}"]
+            return [f"-> {number(outcome.address)}   {page}   {_rights_text(outcome.rights)}"]
         case PageFault():
-            title = f"#PF: {outcome.reason.value}, error code {outcome.error_code:#x}, CR2 {grouped(outcome.cr2)}"
+            title = f"#PF: {outcome.reason.value}, error code {outcome.error_code:#x}, CR2 {number(outcome.cr2)}"
             reasons = [*_violations_text(outcome.violations), *_reserved_text(outcome.reserved)]
             return [title, *reasons, *_code_text(outcome.error_code, PF_BITS)]
         case GeneralProtection():
@@ -304,14 +326,14 @@ def outcome_text(outcome: Outcome) -> list[str]:
             when = f" ({outcome.when})" if outcome.when else ""
             return [f"{name}{when}: {outcome.reason}"]
         case Unknown():
-            return [f"unknown: the image does not hold the entry at {grouped(outcome.address)}"]
+            return [f"unknown: the image does not hold the entry at {number(outcome.address)}"]
         case NestedPageFault():
             title = f"#NPF: {outcome.reason.value}, EXITINFO1 {outcome.exitinfo1:#x}, EXITINFO2 {outcome.exitinfo2:#x}"
             reasons = [*_violations_text(outcome.violations), *_reserved_text(outcome.reserved)]
             return [title, *reasons, *_code_text(outcome.exitinfo1, NPF_BITS)]
         case EptViolation():
-            gla = "" if outcome.gla is None else f", GLA {grouped(outcome.gla)}"
-            where = f"qualification {outcome.qualification:#x}, GPA {grouped(outcome.gpa)}{gla}"
+            gla = "" if outcome.gla is None else f", GLA {number(outcome.gla)}"
+            where = f"qualification {outcome.qualification:#x}, GPA {number(outcome.gpa)}{gla}"
             title = f"EPT violation: {outcome.reason.value}, {where}"
             return [
                 title,
@@ -319,7 +341,7 @@ def outcome_text(outcome: Outcome) -> list[str]:
                 *_code_text(outcome.qualification, EPT_VIOLATION_BITS),
             ]
         case EptMisconfiguration():
-            return [f"EPT misconfiguration, GPA {grouped(outcome.gpa)}", f"   {outcome.why}"]
+            return [f"EPT misconfiguration, GPA {number(outcome.gpa)}", f"   {outcome.why}"]
 
 
 def _question(walk: Walk) -> Iterator[str]:
@@ -330,28 +352,41 @@ def _question(walk: Walk) -> Iterator[str]:
     if walk.linear != walk.address:
         yield f"walked: {grouped(walk.linear)}"
     root = f", root {grouped(paging.root)}" if paging.format else ""
-    yield f"{'guest: ' if second else ''}{paging.name}{root}"
-    if second is not None:
-        yield f"host: {second.name}, root {grouped(second.paging.root)}"
+    guest, host = ("L2: ", "L1: ") if walk.host else ("guest: ", "host: ") if second else ("", "")
+    yield f"{guest}{paging.name}{root}"
+    for name, stage in ((host, second), ("L0: ", walk.host)):
+        if stage is not None:
+            yield f"{name}{stage.name}, root {grouped(stage.paging.root)}"
 
 
-def _name(step: Step) -> str:
-    return f"{PREFIX[step.stage]}{step.level.name}[{step.index}]"
+def _table(walk: Walk | None, stage: Stage, name: str) -> str:
+    """The name of a table with whose it is."""
+    return f"{LAYER[stage]} {name}" if walk is not None and walk.host is not None else f"{PREFIX[stage]}{name}"
 
 
-def _row(number: int | None, step: Step) -> tuple[str, ...]:
+def step_name(step: Step, walk: Walk | None = None) -> str:
+    """ "nPML4[254]": guest tables with a g, nested ones with an n; "L1 PML4[254]" where ``walk`` has three stages."""
+    return f"{_table(walk, step.stage, step.level.name)}[{step.index}]"
+
+
+def _row(walk: Walk, number: int | None, step: Step) -> tuple[str, ...]:
     digits = 2 << step.level.entry_shift
     return (
         "–" if number is None else str(number),
-        _name(step),
+        step_name(step, walk),
         "register" if step.address is None else grouped(step.address),
         "?" if step.value is None else grouped(step.value, digits),
-        " ".join(_flags(step)),
-        VERDICTS[step.rule] if step.rule is not Rule.PAGE else f"{size_name(1 << step.entry.page_shift)} page",
+        " ".join(flags(step)),
+        verdict(step),
     )
 
 
-def _flags(step: Step) -> Iterator[str]:
+def verdict(step: Step) -> str:
+    """What was decided at an entry, in a word or two."""
+    return VERDICTS[step.rule] if step.rule is not Rule.PAGE else f"{size_name(1 << step.entry.page_shift)} page"
+
+
+def flags(step: Step) -> Iterator[str]:
     """The fields that are set, by their short names; those of more than one bit with their value."""
     if step.rule in (Rule.NOT_PRESENT, Rule.UNKNOWN):
         return

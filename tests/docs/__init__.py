@@ -1,0 +1,1 @@
+"""Pages of resources/docs whose figures are computed: ``make docs`` writes them anew."""
