@@ -278,7 +278,8 @@ class MainWindow(QMainWindow):
         if folder:
             recorder = Recorder(self._settings, folder)
             recorder.record(self.document.scenario, self.document.images, Path(self.files.shown_name).stem)
-            self.notice.tell(self.tr("{count} pictures are in {folder}.").format(count=recorder.count, folder=folder))
+            text = self.tr("Pictures of the stops: {count}, in {folder}.")
+            self.notice.tell(text.format(count=recorder.count, folder=folder))
 
     # --- commands
 

@@ -202,7 +202,7 @@ class Presenter(QWidget):
         try:
             return self._narrator.fill(stop, text)
         except InputError as error:
-            return self.tr("{text}\n\n*{problem}*").format(text=text, problem=error)
+            return self.tr("{text}\n\n*{problem}*").format(text=text, problem=engine_text(str(error)))
 
     def _event(self, step: int) -> str:
         if not step:
@@ -255,6 +255,7 @@ class SpeakerNotes(QWidget):
         self.setWindowTitle(self.tr("Speaker notes — Walkscope"))
         self.title = TextLabel(lambda: ui_font(1.3, bold=True), wrap=True)
         self.notes = Prose(1.3)
+        self.notes.setAccessibleName(self.tr("Speaker notes"))
         self.notes.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.coming = TextLabel(role="muted", wrap=True)
         column = QVBoxLayout(self)

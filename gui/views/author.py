@@ -7,6 +7,7 @@ import msgspec
 from PySide6.QtCore import QSignalBlocker, Qt, QTimer, Signal
 from PySide6.QtGui import QFocusEvent
 from PySide6.QtWidgets import (
+    QComboBox,
     QGridLayout,
     QHBoxLayout,
     QLabel,
@@ -30,10 +31,12 @@ from engine.narration import claims
 from engine.narration.fields import GROUPS
 from gui import stops
 from gui.document import Change, Document
+from gui.explain import engine_text
 from gui.icons import icon
 from gui.jobs import runner
 from gui.models.told import Told, teller
 from gui.theme import GAP, GRID, MARGIN, follow, theme
+from gui.view_names import view_names
 from gui.widgets.prose import Prose
 from gui.widgets.text_label import TextLabel
 
@@ -128,10 +131,14 @@ class AuthorView(QWidget):
             made = _line(labels[name]) if name in LINES else _Writing(labels[name], self.settle)
             made.textChanged.connect(self._pause.start)
             self.fields[name] = made
+        self.view, self.beside = _views(self.tr("View")), _views(self.tr("Beside it"), self.tr("nothing"))
+        for box in (self.view, self.beside):
+            box.activated.connect(self._choose_view)
         self.claims = _Writing(self.tr("Claims, one a line: references = 24"), self.settle)
         self.claims.textChanged.connect(self._pause.start)
         self.preview = Prose()
         self.preview.setAccessibleName(self.tr("Preview"))
+        self.preview.setMinimumHeight(26 * GRID)
         self.checked = TextLabel(wrap=True)
         self.insert = QPushButton(self.tr("Insert a field"))
         self.insert.setMenu(self._menu())
@@ -148,22 +155,24 @@ class AuthorView(QWidget):
         grid.addWidget(self.fields["title"], 0, 0, 1, 2)
         grid.addWidget(self.fields["name"], 1, 0)
         grid.addWidget(self.insert, 1, 1)
-        grid.addWidget(self.tabs, 2, 0, 1, 2)
+        grid.addWidget(self.view, 2, 0)
+        grid.addWidget(self.beside, 2, 1)
+        grid.addWidget(self.tabs, 3, 0, 1, 2)
         heading = TextLabel(role="muted")
         heading.setText(self.tr("Preview"))
-        grid.addWidget(heading, 3, 0, 1, 2)
-        grid.addWidget(self.preview, 4, 0, 1, 2)
-        grid.setRowStretch(2, 2)
-        grid.setRowStretch(4, 2)
+        grid.addWidget(heading, 4, 0, 1, 2)
+        grid.addWidget(self.preview, 5, 0, 1, 2)
+        grid.setRowStretch(3, 2)
+        grid.setRowStretch(5, 2)
         return form
 
     def _menu(self) -> QMenu:
         menu = QMenu(self)
         for title, fields in GROUPS.items():
-            submenu = menu.addMenu(title)
+            submenu = menu.addMenu(engine_text(title))
             submenu.setToolTipsVisible(True)
             for field in fields:
-                action = submenu.addAction(f"{field.name}\t{field.meaning}")
+                action = submenu.addAction(f"{field.name}\t{engine_text(field.meaning)}")
                 action.triggered.connect(partial(self._insert, field.name))
         return menu
 
@@ -221,6 +230,8 @@ class AuthorView(QWidget):
         stop = self.stop or Stop(0)
         for name, field in self.fields.items():
             _write(field, getattr(stop, name))
+        self.view.setCurrentIndex(self.view.findData(stop.view))
+        self.beside.setCurrentIndex(self.beside.findData(stop.beside))
         if self._claims() != stop.claims:
             _write(self.claims, claims.text_of(stop.claims))
         self._soon.start()
@@ -274,6 +285,14 @@ class AuthorView(QWidget):
             told = {name: getattr(self.stop, name) for name in (*TEXTS, "beside", "claims")}
             stop = msgspec.structs.replace(now, **told)
             self._narrate(self.demo.replaced(self._number, stop), self.tr("Show a stop again"), self._number)
+
+    def _choose_view(self) -> None:
+        """The stop is shown in another view, or has another one beside it."""
+        self.settle()
+        if self.stop is not None:
+            stop = msgspec.structs.replace(self.stop, view=self.view.currentData(), beside=self.beside.currentData())
+            self._narrate(self.demo.replaced(self._number, stop), self.tr("Choose the view of a stop"), self._number)
+            self.shown.emit(stop.view, stop.beside)
 
     def _delete(self) -> None:
         if self.stop is not None:
@@ -334,6 +353,18 @@ class _Writing(QPlainTextEdit):
     def focusOutEvent(self, event: QFocusEvent) -> None:
         super().focusOutEvent(event)
         self._left()
+
+
+def _views(name: str, none: str = "") -> QComboBox:
+    """A choice among the views, or ``none`` of them."""
+    box = QComboBox()
+    box.setAccessibleName(name)
+    box.setToolTip(name)
+    if none:
+        box.addItem(none, "")
+    for key, title in view_names().items():
+        box.addItem(title, key)
+    return box
 
 
 def _line(name: str) -> QLineEdit:

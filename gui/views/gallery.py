@@ -8,6 +8,7 @@ from PySide6.QtGui import QAction, QKeyEvent, QPalette, QPixmap, QShowEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QMenu, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from gui import demos
+from gui.layout import HELP_PAGE
 from gui.recent import RecentFiles
 from gui.theme import GAP, MARGIN, PAD, signals, theme, ui_font
 from gui.widgets.flow import Flow
@@ -33,6 +34,7 @@ class Gallery(QScrollArea):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setAccessibleName(self.tr("Start page"))
+        self.setProperty(HELP_PAGE, "demos")
         page = QWidget()
         page.setBackgroundRole(QPalette.ColorRole.AlternateBase)
         self.setBackgroundRole(QPalette.ColorRole.AlternateBase)

@@ -32,6 +32,10 @@ class Said(QWidget):
             prose.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         for prose in (self.question, self.answer):  # as high as they are; a bar would take width, and need more height
             prose.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        for prose, name in (
+            (self.text, self.tr("Text")), (self.question, self.tr("Question")), (self.answer, self.tr("Answer")),
+        ):  # fmt: skip
+            prose.setAccessibleName(name)
         self.show_answer = QPushButton(self.tr("Show the answer"))
         self.show_answer.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.show_answer.clicked.connect(self.answer_wanted)

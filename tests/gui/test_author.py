@@ -267,7 +267,7 @@ def test_pictures_of_the_stops_are_written_into_a_folder(begun: MainWindow, answ
     answers.path = str(tmp_path)
     begun.actions_["record-pictures"].trigger()
     assert [path.name for path in tmp_path.rglob("*.png")] == ["01-first.png"]
-    assert "1 pictures" in begun.notice.label.text() or "1 picture" in begun.notice.label.text()
+    assert begun.notice.label.text() == f"Pictures of the stops: 1, in {tmp_path}."
 
 
 def test_without_stops_there_is_nothing_to_play(begun: MainWindow) -> None:
@@ -297,3 +297,26 @@ def test_a_scenario_of_others_cannot_bring_the_view_to_a_halt(begun: MainWindow,
     for _ in range(3):
         qtbot.keyClick(begun.presenter, Qt.Key.Key_PageDown)
     begun.presenter.close()
+
+
+def test_a_stop_can_have_another_view_and_one_beside_it(begun: MainWindow) -> None:
+    record(begun, "one")
+    view = author(begun)
+    view.view.setCurrentIndex(view.view.findData("machine"))
+    view.view.activated.emit(view.view.currentIndex())
+    view.beside.setCurrentIndex(view.beside.findData("timeline"))
+    view.beside.activated.emit(view.beside.currentIndex())
+    assert (demo_stops(begun)[0].view, demo_stops(begun)[0].beside) == ("machine", "timeline")
+    begun.actions_["undo"].trigger()
+    assert demo_stops(begun)[0].beside == ""
+    assert view.beside.currentData() == ""
+
+
+def test_every_view_that_a_demo_can_name_is_offered_and_made(begun: MainWindow) -> None:
+    from typing import get_args
+
+    from engine.demo import View
+    from gui.view_makers import MAKERS
+    from gui.view_names import view_names
+
+    assert set(get_args(View)) == set(MAKERS) == set(view_names())
