@@ -17,7 +17,7 @@ from engine.arch.rights import READ, Access
 from engine.arch.walk import Stage, Walk
 from engine.edits import Edit, Insert, Move, Narrate, Remove, Replace
 from engine.machine import Images, Refusal, State, apply
-from engine.machine.look import HERE, Place, Stages, look, stages
+from engine.machine.look import HERE, Place, Stages, look, look_logical, stages
 from engine.scenario import Replay, Scenario
 from gui.pins import Pin, Pins
 
@@ -58,10 +58,6 @@ Look = Callable[[State, int, Access, Place, int], Walk | Refusal]
 """What walks an address in a state: address, access, whose, and the privilege asked about."""
 
 
-def _no_nested_guest(state: State, address: int, access: Access, place: Place, cpl: int) -> Walk | Refusal:
-    return Refusal("No nested guest runs here.")
-
-
 class Selection(msgspec.Struct, frozen=True):
     """An entry: slot ``index`` of the table at physical byte address ``table``, read as ``level`` of ``stage``."""
 
@@ -92,7 +88,7 @@ class Document(QObject):
         self._replay = Replay(Scenario(), images)
         self._step = 0
         self._query: Query | None = None
-        self.look_logical: Look = _no_nested_guest
+        self.look_logical: Look = look_logical
         """The walk as L2 and L1 take it to be, of an address of a vCPU that runs a nested guest."""
         self._hardware: Walk | Refusal | None = None
         self._logical: Walk | Refusal | None = None

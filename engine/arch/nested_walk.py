@@ -206,7 +206,7 @@ def _translate(
     if isinstance(page, Stop):
         return _nested_fault(page, second, host, linear, rights if page.final else None, access), page.nested
     both = _both(rights, second, page)
-    if host is not None and page.below is not None:
+    if host is not None and host.restricts and page.below is not None:
         both = _both(both, host, page.below)
     return Translated(page.address, 1 << min(page_shift, page.page_shift), both), None
 

@@ -31,7 +31,8 @@ class SecondStage(msgspec.Struct, frozen=True, cache_hash=True):
 
     ``table``: what a use of a guest paging-structure entry needs. ``update_needs``: bits that must be set in all nested
     entries where, beyond that, an A/D flag of the guest is written. ``late_flags``: nested A/D flags are set once the
-    rights suffice. ``reach``: bits of a guest-physical address beyond which nothing is mapped.
+    rights suffice. ``reach``: bits of a guest-physical address beyond which nothing is mapped. ``restricts``: rights in
+    its entries count; else it only tells where an address lies.
     """
 
     kind: Kind2
@@ -43,6 +44,7 @@ class SecondStage(msgspec.Struct, frozen=True, cache_hash=True):
     gmet: bool = False
     supervisor_shadow_stack: bool = False
     advanced_info: bool = False
+    restricts: bool = True
 
     @property
     def name(self) -> str:
@@ -228,6 +230,16 @@ def ept(
     )
 
 
+def addresses_only(second: SecondStage) -> SecondStage:
+    """``second`` as software uses it that walks tables of the stage above for itself: where things lie, whatever
+    rights.
+
+    A hypervisor takes rights away from memory whose writes it wants to see, and gives the writer what it promised.
+    """
+    table = Check(need=0, names=second.table.names, user=second.table.user)
+    return msgspec.structs.replace(second, table=table, update_needs=0, restricts=False)
+
+
 # --- the access to the page itself -----------------------------------------------------------------------------------
 
 
@@ -236,6 +248,8 @@ def final_check(second: SecondStage, access: Access, cpl: int, user_page: bool) 
     """What the second stage must say for the access itself. ``user_page``: the guest maps it with U/S = 1."""
     kind, user = access.kind, access.is_user(cpl)
     fetch, writes = kind is Kind.FETCH, kind.writes
+    if not second.restricts:
+        return msgspec.structs.replace(second.table, writes=writes, fetch=fetch)
     special = kind.is_shadow_stack and not user and second.supervisor_shadow_stack
     if second.kind is Kind2.EPT:
         execute = EPT_XU if second.paging.setting.mbec and user_page else EPT_X
