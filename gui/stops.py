@@ -14,6 +14,7 @@ def show(document: Document, stop: Stop) -> None:
     document.pin_a(*_place(stop.a, document.last_step))
     document.pin_b(*_place(stop.b, document.last_step))
     document.ask(_query(stop.look) if stop.look else None)
+    document.show_logical(stop.logical)
     if stop.look is None:
         document.select(None)
     walk = document.walk
@@ -34,6 +35,7 @@ def take(document: Document, view: View, zoom: int = WHOLE) -> Stop:
         step=document.step,
         view=view,
         look=_look(document.query) if document.query else None,
+        logical=document.is_logical,
         reference=None if is_last else lit,
         entry=_entry(document),
         a=_moment(pinned.a),

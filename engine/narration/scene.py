@@ -5,6 +5,7 @@ from functools import cached_property
 import msgspec
 
 from engine.arch.rights import Access
+from engine.arch.second_stage import SecondStage
 from engine.arch.walk import Step, Walk
 from engine.demo import Moment, Stop
 from engine.effects.compare import Class, Side, effects, side
@@ -14,9 +15,10 @@ from engine.errors import InputError
 from engine.host.frames import Owner, Use
 from engine.host.machine import Host, Pcpu
 from engine.kvm.module import Module
+from engine.kvm.spte import ADDRESS
 from engine.kvm.vm import Root, Vcpu
 from engine.machine import Effect, Refusal, State
-from engine.machine.look import HERE, Place, Stages, look, stages
+from engine.machine.look import HERE, Place, Stages, look, look_logical, stages
 from engine.scenario import Replay
 
 
@@ -68,7 +70,8 @@ class Scene:
         what = self.stop.look
         if what is None:
             raise Absent("nothing is walked at this stop")
-        found = look(self.state, what.address, Access(what.kind, what.size), what.place, what.cpl)
+        walked = look_logical if self.stop.logical else look
+        found = walked(self.state, what.address, Access(what.kind, what.size), what.place, what.cpl)
         if isinstance(found, Refusal):
             raise Absent(f"nothing can be walked: {found.reason}")
         return found
@@ -128,6 +131,30 @@ class Scene:
         if self.vcpu.root is None:
             raise Absent("the vCPU has no nested tables yet")
         return self.vcpu.root
+
+    @property
+    def l1(self) -> SecondStage:
+        """What the hypervisor inside the VM translates with, for the nested guest that runs."""
+        found = self.state.l1_stage(self.vcpu)
+        if found is None:
+            raise Absent("no nested guest runs, or its hypervisor uses no nested paging")
+        return found
+
+    @property
+    def special_roots(self) -> tuple[str, ...]:
+        """The vCPU's special roots that its root leads through, from the top down."""
+        tables = self.vcpu.special
+        names = {getattr(tables, name): name for name in ("pml5_root", "pml4_root", "pae_root")}
+        at, found = self.root.hpa, list[str]()
+        while at and at in names and len(found) < len(names):
+            found.append(names[at])
+            at = (self.state.memory.word(at) or 0) & ADDRESS
+        return tuple(found)
+
+    @property
+    def mirrored(self) -> int:
+        found = self.state.vcpu(self.place.vm, self.place.vcpu)
+        return 0 if isinstance(found, Refusal) else len(found[0].shadow.pages)
 
     @property
     def kvm_tables(self) -> int:

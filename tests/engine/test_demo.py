@@ -170,7 +170,7 @@ def test_a_text_is_filled_from_the_computed_state(step: int, text: str, filled: 
         (Stop(SOUND), "{references}", "nothing is walked at this stop"),
         (Stop(0), "{host-levels}", "there is no host"),
         (Stop(1), "{captured-level}", "KVM is not loaded"),
-        (Stop(4, look=HERE), "{references}", "no nested tables before its first access"),
+        (Stop(4, look=HERE), "{references}", "no tables of KVM's before its first access"),
         (Stop(SOUND, look=HERE, reference=9), "{entry}", "no reference 10"),
         (Stop(99), "{findings}", "behind the last event"),
     ],
