@@ -127,8 +127,9 @@ class Presenter(QWidget):
 
     def begin(self, number: int = 0) -> None:
         """Fill the screen, from stop ``number`` on."""
-        screen = QGuiApplication.primaryScreen().size()
+        screen = QGuiApplication.primaryScreen().geometry()
         self.fit_text(screen.height())
+        self.setGeometry(screen)  # also where no window manager gives it the screen
         self.showFullScreen()
         self.activateWindow()
         self.go_to(number)
@@ -226,6 +227,7 @@ class Presenter(QWidget):
             self._exploration = Exploration(self._settings, self._scenario, self._images, self.stop, self._name)
             self._exploration.left.connect(self._come_back)
             self._exploration.showMaximized()
+            self._exploration.activateWindow()
 
     @property
     def exploration(self) -> Exploration | None:
