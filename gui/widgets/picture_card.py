@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QRectF, QSize, Qt, QTimer
+from PySide6.QtCore import QPointF, QRectF, QSize, Qt, QTimer
 from PySide6.QtGui import QFontMetricsF, QKeyEvent, QPainter, QPainterPath, QPaintEvent, QPen, QPixmap
 from PySide6.QtWidgets import QAbstractButton, QSizePolicy, QWidget
 
+from gui.icons import pixmap
 from gui.paint.marks import SMALL, card, draw_text, line_height
 from gui.theme import GAP, GRID, PAD, RADIUS, signals, theme, ui_font
 
@@ -100,6 +101,10 @@ class PictureCard(QAbstractButton):
             painter.setClipPath(path)
             painter.drawPixmap(QRectF(where.topLeft(), size.toSizeF()), self._picture, QRectF(self._picture.rect()))
             painter.restore()
+        else:
+            side = 12 * GRID
+            corner = where.center() - QPointF(side, side) / 2
+            painter.drawPixmap(corner.toPoint(), pixmap("image", theme().faint, side))
         painter.fillRect(QRectF(where.left(), where.bottom(), where.width(), 1), theme().line)
 
     def _lines(self, width: float) -> list[str]:
