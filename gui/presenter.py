@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QSettings, Qt, Signal
-from PySide6.QtGui import QCloseEvent, QGuiApplication, QKeySequence, QResizeEvent, QShortcut
+from PySide6.QtGui import QCloseEvent, QGuiApplication, QKeySequence, QPalette, QResizeEvent, QShortcut
 from PySide6.QtWidgets import QHBoxLayout, QSplitter, QStackedWidget, QVBoxLayout, QWidget
 
 from engine.demo import Demo, Stop
@@ -93,6 +93,10 @@ class Presenter(QWidget):
         row.setSpacing(1)
         row.addWidget(self.said, SAID)
         row.addWidget(shown, 100 - SAID)
+        self.darkness = QWidget(self)
+        self.darkness.setAutoFillBackground(True)
+        self.darkness.setPalette(QPalette(Qt.GlobalColor.black))
+        self.darkness.hide()
 
     def _listen(self, window: QWidget) -> None:
         """The keys count in both windows: a clicker types into whichever has the focus."""
@@ -105,6 +109,8 @@ class Presenter(QWidget):
             (Qt.Key.Key_Left, lambda: self._step(-1)),
             (Qt.Key.Key_E, self.explore),
             (Qt.Key.Key_N, self.notes.toggle),
+            (Qt.Key.Key_B, self.turn_dark),
+            (Qt.Key.Key_Period, self.turn_dark),
             (Qt.Key.Key_Escape, self.close),
         )
         for key, act in keys:
@@ -148,9 +154,16 @@ class Presenter(QWidget):
     def previous(self) -> None:
         self.go_to(self._number - 1)
 
+    def turn_dark(self) -> None:
+        """Nothing is shown, so that people listen; the same key, or any stop, shows it again."""
+        self.darkness.setGeometry(self.rect())
+        self.darkness.raise_()
+        self.darkness.setVisible(not self.darkness.isVisible())
+
     def go_to(self, number: int) -> None:
         if not 0 <= number < len(self.demo.stops):
             return
+        self.darkness.hide()
         self._number = number
         stop = self.stop
         if self.document.scenario is not self._scenario:  # somebody changed what is only shown

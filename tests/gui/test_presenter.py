@@ -223,6 +223,18 @@ def test_speaker_notes_are_in_a_window_of_their_own(play: Play, qtbot: QtBot) ->
     assert not presenter.notes.isVisible()
 
 
+def test_a_dark_screen_lasts_until_the_next_stop(play: Play, qtbot: QtBot) -> None:
+    presenter = play("four-references")
+    press(qtbot, presenter, Key.Key_B)
+    assert presenter.darkness.isVisible()
+    assert presenter.darkness.geometry() == presenter.rect()
+    press(qtbot, presenter, Key.Key_Period)
+    assert not presenter.darkness.isVisible()
+    press(qtbot, presenter, Key.Key_B, Key.Key_PageDown)
+    assert not presenter.darkness.isVisible()
+    assert presenter.number == 1
+
+
 def test_text_is_large_while_a_demo_plays_and_as_it_was_after_it(play: Play) -> None:
     font = QApplication.font().pointSizeF()
     presenter = play("four-references")
