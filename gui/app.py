@@ -1,25 +1,27 @@
-"""The one start-up path: arguments, application, look, window; what takes time comes after the first paint."""
+"""The one start-up path: arguments, application, look, windows; what takes time comes after the first paint."""
 
 import argparse
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from PySide6.QtCore import QEvent, QObject, QSettings, QTimer
+from PySide6.QtCore import QSettings
 from PySide6.QtWidgets import QApplication
 
 from gui import style
 from gui.dialogs.prompts import Prompts
 from gui.icons import application_icon
+from gui.instance import Instance
 from gui.main_window import MainWindow
 from gui.settings import Appearance
 from gui.uncaught import Uncaught
 from gui.version import VERSION
+from gui.windows import Windows
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("walkscope", description="An explorer of x86 page tables.", allow_abbrev=False)
-    help_ = "scenario (.wscope, .json) or memory image: ELF core (also gzip, xz) or raw memory"
-    parser.add_argument("file", metavar="FILE", nargs="?", help=help_)
+    help_ = "scenario (.wscope, .json) or memory image: ELF core (also gzip, xz) or raw memory; each in its own window"
+    parser.add_argument("files", metavar="FILE", nargs="*", help=help_)
     parser.add_argument("--version", action="version", version=f"Walkscope {VERSION}")
     return parser.parse_args(arguments)
 
@@ -36,54 +38,54 @@ def create_application(arguments: Sequence[str]) -> QApplication:
 
 
 def create_window(settings: QSettings, prompts: Prompts | None = None) -> MainWindow:
-    """The window in the user's colours, not shown yet and still to be filled."""
-    appearance = Appearance(settings)
-    appearance.apply()
-    QApplication.styleHints().colorSchemeChanged.connect(appearance.apply)
+    """A window in the user's colours, not shown yet and still to be filled."""
+    Appearance(settings).apply()
     return MainWindow(settings, prompts)
 
 
-class AfterFirstPaint(QObject):
-    """Calls ``then`` once ``window`` has been painted: what it needs to import and read must not delay that."""
-
-    def __init__(self, window: MainWindow, then: Callable[[], None]) -> None:
-        super().__init__(window)
-        self._then = then
-        window.installEventFilter(self)
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if event.type() is QEvent.Type.Paint:
-            watched.removeEventFilter(self)
-            QTimer.singleShot(0, self._then)
-        return False
-
-
 def main(arguments: Sequence[str]) -> int:
-    """Runs the program until its window is closed; returns the exit code. ``arguments`` begin with its name."""
+    """Runs the program until its last window is closed, or hands its files to the one that runs already; returns the
+    exit code. ``arguments`` begin with its name."""
     options = parse(arguments[1:])
     application = create_application(arguments[:1])
+    settings = QSettings()
+    windows = Windows(lambda: create_window(settings), go_on, application)
+    if Instance(windows.show_files, application).hand_over(options.files):
+        return 0
     uncaught = Uncaught(application)
     uncaught.install()
-    window = create_window(QSettings())
-    uncaught.caught.connect(window.report)
-    AfterFirstPaint(window, lambda: begin(window, options.file))
-    window.show()
+    uncaught.caught.connect(windows.report)
+    application.styleHints().colorSchemeChanged.connect(Appearance(settings).apply)
+    first, *others = options.files or [None]
+    windows.show(first, lambda window, path: begin(window, path))
+    for path in others:
+        windows.show(path)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl+C in the terminal ends the program
     return application.exec()
 
 
 def begin(window: MainWindow, path: str | None) -> None:
-    """Fill the window, and open what was asked for or the image that comes with the program."""
-    from engine.memory.library import Library
-    from gui.jobs import runner
+    """Fill the first window, take up again what an earlier start lost, and open what was asked for."""
+    fill(window)
+    is_recovered = window.files.recover()
+    if not is_recovered:
+        window.opener.start(path)
+    elif path is not None:
+        window.window_wanted.emit(path)
 
-    runner().crashed.connect(window.report)
+
+def go_on(window: MainWindow, path: str | None) -> None:
+    """Fill a later window, which the user wants in front, and open what was asked for."""
+    window.activateWindow()
+    fill(window)
+    window.opener.start(path)
+
+
+def fill(window: MainWindow) -> None:
+    from engine.memory.library import Library
+    from gui.jobs import WindowJobs
+
     window.setWindowIcon(application_icon())
     window.fill(Library())
+    WindowJobs.of(window.document).crashed.connect(window.report)
     window.tabs.currentWidget().setFocus()
-    is_recovered = window.files.recover()
-    if path is None:
-        if not is_recovered:
-            window.opener.open_built_in()
-    else:
-        window.opener.open(path)
