@@ -121,8 +121,8 @@ class Jobs(QObject):
     ) -> Job:
         """Run ``work`` and give what it returns to ``done``; an `InputError`'s sentence goes to ``failed``.
 
-        ``stopped`` is called where it was the user who cancelled; ``crashed`` takes the place of the signal. A job takes the place of the one with the same
-        ``key`` in its ``group``: that is cancelled and its result dropped.
+        ``stopped`` is called where it was the user who cancelled; ``crashed`` takes the place of the signal. A job
+        takes the place of the one with the same ``key`` in its ``group``: that is cancelled and its result dropped.
         """
         self.cancel(key, group)
         job = Job(text, key, group)

@@ -49,8 +49,10 @@ class Windows(QObject):
 
     def show_files(self, paths: Sequence[str]) -> None:
         """A window for each of ``paths``; one without a file where there are none."""
-        for path in paths or [None]:
+        for path in paths:
             self.show(path)
+        if not paths:
+            self.show(None)
 
     def show(self, path: str | None, begin: Begin | None = None) -> MainWindow:
         """A new window with the file ``path``, or the one that shows this file already, in front of all others.
