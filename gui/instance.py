@@ -58,7 +58,7 @@ def decode(body: bytes) -> list[str]:
 
 
 class Instance(QObject):
-    """This start of the program. Where it is the first, ``wanted(paths)`` is called with the files of each later one."""
+    """This start of the program. Where it is the first, ``wanted(paths)`` gets the files of each later one."""
 
     def __init__(self, wanted: Callable[[list[str]], object], parent: QObject | None = None) -> None:
         super().__init__(parent)

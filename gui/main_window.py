@@ -248,9 +248,9 @@ class MainWindow(QMainWindow):
         dock.raise_()
 
     def about(self) -> None:
-        from gui.dialogs.about import about_text
+        from gui.dialogs.about import AboutDialog
 
-        self.prompts.about(self, self.tr("About Walkscope"), about_text())
+        self.prompts.run(AboutDialog(self))
 
     def report(self, error: BaseException) -> None:
         """A fault of ours: tell what happened, and go on."""

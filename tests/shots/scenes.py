@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QMenu, QWidget
 from engine.arch.registers import Features
 from engine.memory.library import Library
 from gui import app
+from gui.dialogs.about import AboutDialog
 from gui.dialogs.crash import CrashDialog
 from gui.dialogs.image_dialog import ImageDialog
 from gui.dialogs.prompts import Prompts
@@ -139,6 +140,10 @@ def crash(window: MainWindow) -> QWidget:
     return CrashDialog(ZeroDivisionError("made for this picture"), window)
 
 
+def about(window: MainWindow) -> QWidget:
+    return AboutDialog(window)
+
+
 def nothing_open(window: MainWindow) -> QWidget:
     from engine.scenario import Scenario
 
@@ -163,6 +168,7 @@ SCENES: dict[str, Scene] = {
     "dialog-image": image_dialog,
     "dialog-store": store,
     "dialog-crash": crash,
+    "dialog-about": about,
 }
 
 ALL = SCENES | HOST_SCENES
