@@ -32,7 +32,7 @@ def create_application(arguments: Sequence[str]) -> QApplication:
     application.setApplicationName("Walkscope")
     application.setOrganizationName("walkscope")
     application.setApplicationVersion(VERSION)
-    application.setDesktopFileName("walkscope")
+    application.setDesktopFileName("org.walkscope.Walkscope")
     style.install(application)
     return application
 

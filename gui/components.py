@@ -91,10 +91,9 @@ def installed(names: Iterable[str]) -> list[Distribution]:
 def of_distribution(one: Distribution) -> Component:
     """Name, version and licence from the package's metadata."""
     about = one.metadata
-    named = about.get("License-Expression") or about.get("License", "")
-    if not named or len(named) > LONGEST:
-        classes = [line.rpartition(" :: ")[2] for line in about.get_all("Classifier", []) if line.startswith("License")]
-        named = ", ".join(classes)
+    told = [*about.get_all("License-Expression", []), *about.get_all("License", [])]
+    classes = [line.rpartition(" :: ")[2] for line in about.get_all("Classifier", []) if line.startswith("License")]
+    named = next((name for name in told if len(name) <= LONGEST), ", ".join(classes))
     return Component(about["Name"], about["Version"], named)
 
 
@@ -109,6 +108,4 @@ def distribution_text(one: Distribution) -> str:
 
 def _is_licence(parts: tuple[str, ...]) -> bool:
     in_metadata = parts[0].endswith(".dist-info")
-    return in_metadata and (
-        parts[1] == "licenses" or bool(re.match(r"(?i)(licen[sc]e|copying|authors|notice)", parts[1]))
-    )
+    return in_metadata and bool(re.match(r"(?i)(licen[sc]e|copying|authors|notice)", parts[1]))

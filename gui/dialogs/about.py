@@ -78,10 +78,10 @@ class AboutDialog(QDialog):
         self.list.setRootIsDecorated(False)
         self.list.setUniformRowHeights(True)
         self.list.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        for each in self._components:
-            item = QTreeWidgetItem([each.name, each.version, each.licence])
-            item.setToolTip(2, each.licence)
-            self.list.addTopLevelItem(item)
+        items = [QTreeWidgetItem([each.name, each.version, each.licence]) for each in self._components]
+        for item in items:
+            item.setToolTip(2, item.text(2))
+        self.list.addTopLevelItems(items)
         header = self.list.header()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setStretchLastSection(True)
@@ -89,7 +89,7 @@ class AboutDialog(QDialog):
         self.licence.setFont(mono_font())
         self.licence.setAccessibleName(self.tr("Licence of the selected part"))
         self.list.currentItemChanged.connect(self._show_licence)
-        self.list.setCurrentItem(self.list.topLevelItem(0))
+        self.list.setCurrentItem(items[0])
 
     def _show_licence(self, item: QTreeWidgetItem) -> None:
         part = self._components[self.list.indexOfTopLevelItem(item)]
