@@ -47,12 +47,13 @@ shots: $(READY)
 	@$(HEADLESS) $(PY) -m tests.shots
 
 bundle: $(BUNDLE)
+	@build/bundler/bin/python -m resources.packaging.bundle archive
 
 $(BUNDLER):
 	@.ci/setup $@ $(PARTS)
 
 $(BUNDLE): $(BUNDLER) $(MADE_OF)
-	@build/bundler/bin/python -m resources.packaging.bundle
+	@build/bundler/bin/python -m resources.packaging.bundle folder
 
 install: $(BUNDLE)
 	@build/bundle/walkscope/install

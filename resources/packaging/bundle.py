@@ -1,4 +1,6 @@
-"""``make bundle``: the program as a folder that needs no Python, and the archive of it, in build/.
+"""``make bundle``: the program as a folder that needs no Python (step ``folder``), and that packed (step ``archive``).
+
+Both are put into build/.
 
 PyInstaller puts Python, Qt and the program together (walkscope.spec); licences, icons and what desktops want to know
 are added here. Linux, macOS and Windows each make their own.
@@ -29,24 +31,32 @@ SHARED = {
     "walkscope.1": "man/man1",
 }
 """Where below share/ each file of this folder goes."""
+KEPT_WHOLE = {"numpy", "PySide6", "shiboken6"}
+"""Whose libraries stay as they are: they were changed after they were linked, and break when they are stripped."""
 
 
 def freeze() -> Sources:
     """Make the folder anew; what is in it, and where that came from."""
     options = ["--noconfirm", "--log-level", "ERROR", "--distpath", str(WORK), "--workpath", str(WORK / "work")]
     subprocess.run([sys.executable, "-m", "PyInstaller", *options, str(HERE / "walkscope.spec")], cwd=ROOT, check=True)
+    return sources()
+
+
+def sources() -> Sources:
+    """What is in the folder that was made last."""
     found = json.loads((WORK / "work" / "walkscope" / "sources.json").read_text(encoding="utf-8"))
     return Sources({name: Path(source) for name, source in found["binaries"].items()}, found["modules"])
 
 
-def strip(sources: Sources) -> None:
-    """Take the debugger's data out of Python's own libraries. Those of packages stay as they are: numpy's would break."""
-    tool = shutil.which("strip")
-    if tool is None or sys.platform != "linux":
+def strip(made: Sources) -> None:
+    """Take out of the libraries what only a debugger reads, and where this machine would look for others."""
+    if sys.platform != "linux":
         return
-    for name, source in sources.binaries.items():
-        if source.is_relative_to(sys.base_prefix):
-            subprocess.run([tool, "--strip-unneeded", str(BUNDLE / "_internal" / name)], check=True)
+    for name in made.binaries:
+        if Path(name).parts[0].partition(".")[0] not in KEPT_WHOLE:
+            path = BUNDLE / "_internal" / name
+            subprocess.run(["strip", "--strip-unneeded", path], check=True)
+            subprocess.run(["chrpath", "--delete", path], check=True, stdout=subprocess.DEVNULL)
 
 
 def share(folder: Path) -> None:
@@ -74,20 +84,25 @@ def archive() -> Path:
     return Path(shutil.make_archive(str(ROOT / "build" / name), kind, WORK, BUNDLE.name))
 
 
-def main() -> int:
+def tell(path: Path) -> None:
+    """What was made, and how large it is."""
+    files = [path, *path.rglob("*")]
+    print(f"{path.relative_to(ROOT)}: {sum(each.lstat().st_size for each in files) / 1e6:.0f} MB")
+
+
+def folder() -> Path:
     QGuiApplication(["bundle", "-platform", "offscreen"])
-    sources = freeze()
-    strip(sources)
-    write_licences(sources, BUNDLE / "_internal" / "resources" / "licences")
+    made = freeze()
+    strip(made)
+    write_licences(made, BUNDLE / "_internal" / "resources" / "licences")
     shutil.copyfile(ROOT / "LICENSE", BUNDLE / "LICENSE")
     if sys.platform == "linux":
         share(BUNDLE / "share")
         shutil.copy(HERE / "install", BUNDLE / "install")
-    packed = archive()
-    size = sum(path.lstat().st_size for path in BUNDLE.rglob("*"))
-    print(f"{BUNDLE.relative_to(ROOT)}: {size / 1e6:.0f} MB; {packed.relative_to(ROOT)}: {packed.stat().st_size / 1e6:.0f} MB")
-    return 0
+    return BUNDLE
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    steps = {"folder": folder, "archive": archive}
+    for step in sys.argv[1:] or steps:
+        tell(steps[step]())

@@ -74,8 +74,13 @@ def _of_file(path: Path, owners: dict[Path, Distribution]) -> Iterable[Licensed]
     real = path.resolve()
     if real in owners:
         yield _of_distribution(owners[real])
-    elif not real.is_relative_to(sys.base_prefix):
+    elif is_of_system(path):
         yield _of_system(real)
+
+
+def is_of_system(path: Path) -> bool:
+    """Whether a file came neither with a Python package nor with Python."""
+    return not any(path.resolve().is_relative_to(Path(place).resolve()) for place in (sys.prefix, sys.base_prefix))
 
 
 def _of_distribution(one: Distribution) -> Licensed:
