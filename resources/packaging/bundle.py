@@ -67,7 +67,7 @@ def share(folder: Path) -> None:
         shutil.copyfile(HERE / name, target)
     icons = folder / "icons" / "hicolor"
     for side in APPLICATION_SIZES:
-        for target in (f"apps/walkscope.png", f"mimetypes/application-x-walkscope.png"):
+        for target in ("apps/walkscope.png", "mimetypes/application-x-walkscope.png"):
             path = icons / f"{side}x{side}" / target
             path.parent.mkdir(parents=True, exist_ok=True)
             assert application_pixmap(side).save(str(path))

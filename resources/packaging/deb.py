@@ -132,7 +132,9 @@ def pack(needed: str) -> Path:
     sums = [f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.relative_to(TREE)}\n" for path in files]
     (about / "md5sums").write_text("".join(sums), encoding="utf-8")
     target = ROOT / "build" / f"walkscope_{VERSION}_{architecture}.deb"
-    subprocess.run(["dpkg-deb", "--root-owner-group", "-Zxz", "--build", TREE, target], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", TREE, target], check=True, stdout=subprocess.DEVNULL
+    )
     return target
 
 

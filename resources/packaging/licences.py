@@ -1,6 +1,5 @@
-"""The licences of everything in a bundle: each file is traced to the package that it came from, and none is left over."""
+"""The licences of everything in a bundle: each file is traced to the package that it came from; none is left over."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -19,10 +18,10 @@ COMMON = Path("/usr/share/common-licenses")
 """Licences that Debian's packages refer to instead of repeating them."""
 OUR_MODULES = {"engine", "gui", "storage"}
 QT_DISTRIBUTIONS = {"PySide6_Essentials", "shiboken6"}
-QT_TERMS = """{name} is used under the GNU Lesser General Public License, version 3, whose text is in LGPL-3.txt and GPL-3.txt
-beside this file. Its libraries lie in the program's folder, in files of their own, and may be replaced by others that
-work with the program. Its source code, and the licences of the third-party code in it: https://www.qt.io/download-open-source
-and https://doc.qt.io/qt-6/licenses-used-in-qt.html.
+QT_TERMS = """{name} is used under the GNU Lesser General Public License, version 3, whose text is in LGPL-3.txt and
+GPL-3.txt beside this file. Its libraries lie in the program's folder, in files of their own, and may be replaced by
+others that work with the program. Its source code: https://www.qt.io/download-open-source. What third parties
+contributed to it, and on which terms: https://doc.qt.io/qt-6/licenses-used-in-qt.html.
 """
 
 
