@@ -40,6 +40,10 @@ class Desktop:
         windows = self._xdotool("search", "--onlyvisible", "--name", ".").split()
         return {window: self._xdotool("getwindowname", window).strip() for window in windows}
 
+    def shows(self, pattern: str) -> bool:
+        """Whether there is a window whose title matches ``pattern``."""
+        return bool(self._xdotool("search", "--onlyvisible", "--name", pattern))
+
     def window(self, pattern: str) -> str:
         """Wait for a window whose title matches ``pattern``, and give it the focus."""
 
@@ -69,7 +73,7 @@ class Desktop:
 @contextmanager
 def desktop() -> Iterator[Desktop]:
     tool("xdotool")
-    command = [tool("Xvfb"), "-displayfd", "1", "-screen", "0", "1500x950x24", "-ac", "-nolisten", "tcp"]
+    command = [tool("Xvfb"), "-displayfd", "1", "-screen", "0", "1500x950x24", "-ac", "-noreset", "-nolisten", "tcp"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
             assert server.stdout is not None
