@@ -7,6 +7,7 @@ checkout, both are read from what is installed.
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
@@ -68,8 +69,10 @@ def qt() -> Component:
 
 
 def python_text() -> str:
-    path = Path(os.__file__).with_name("LICENSE.txt")
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    """Python's licence, which lies where whoever built it wanted it."""
+    debians = Path("/usr/share/doc") / f"python{sys.version_info.major}.{sys.version_info.minor}" / "copyright"
+    places = (Path(os.__file__).with_name("LICENSE.txt"), Path(sys.base_prefix) / "LICENSE.txt", debians)
+    return next((path.read_text(encoding="utf-8") for path in places if path.is_file()), "")
 
 
 def installed(names: Iterable[str]) -> list[Distribution]:

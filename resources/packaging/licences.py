@@ -1,9 +1,11 @@
 """The licences of everything in a bundle: each file is traced to the package that it came from; none is left over."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterable
 from importlib.metadata import Distribution, distribution, distributions, packages_distributions
 from pathlib import Path
@@ -14,8 +16,9 @@ import msgspec
 from gui import components
 from gui.components import Component
 
-COMMON = Path("/usr/share/common-licenses")
-"""Licences that Debian's packages refer to instead of repeating them."""
+DEBIANS = "/usr/share/common-licenses"
+COMMON = Path(os.environ.get("LICENCES", DEBIANS))
+"""Licences that packages refer to instead of repeating them, each in a file named as Debian names it."""
 OUR_MODULES = {"engine", "gui", "storage"}
 QT_DISTRIBUTIONS = {"PySide6_Essentials", "shiboken6"}
 QT_TERMS = """{name} is used under the GNU Lesser General Public License, version 3, whose text is in LGPL-3.txt and
@@ -48,7 +51,9 @@ def write_licences(sources: Sources, folder: Path) -> None:
             raise SystemExit(f"walkscope: {component.name} comes without the text of its licence; nothing was bundled.")
         (folder / component.file).write_text(text, encoding="utf-8")
     texts = " ".join(each.text for each in found.values())
-    for name in {"LGPL-3", "GPL-3", *re.findall(rf"{COMMON}/([A-Z][\w.-]*\w)", texts)}:
+    for name in {"LGPL-3", "GPL-3", *re.findall(rf"{DEBIANS}/([A-Z][\w.-]*\w)", texts)}:
+        if not (COMMON / name).is_file():
+            raise SystemExit(f"walkscope: {COMMON} has no {name}; name a folder with the licences' texts in LICENCES.")
         shutil.copyfile(COMMON / name, folder / f"{name}.txt")
 
 
@@ -78,8 +83,15 @@ def _of_file(path: Path, owners: dict[Path, Distribution]) -> Iterable[Licensed]
 
 
 def is_of_system(path: Path) -> bool:
-    """Whether a file came neither with a Python package nor with Python."""
-    return not any(path.resolve().is_relative_to(Path(place).resolve()) for place in (sys.prefix, sys.base_prefix))
+    """Whether a file came neither with a package nor with Python: it is a library of the system."""
+    real = path.resolve()
+    is_of_package = real.is_relative_to(Path(sys.prefix).resolve())
+    return not is_of_package and not is_of_python(real)
+
+
+def is_of_python(real: Path) -> bool:
+    """Debian's Python lies among everything else, so its prefix says nothing."""
+    return real.is_relative_to(Path(sysconfig.get_path("stdlib")).resolve()) or real.name.startswith("libpython3")
 
 
 def _of_distribution(one: Distribution) -> Licensed:
@@ -92,6 +104,8 @@ def _of_distribution(one: Distribution) -> Licensed:
 def _of_system(path: Path) -> Licensed:
     """A library of the system's package manager, and what that says about it."""
     names = [str(path), str(path).removeprefix("/usr")]  # the same place on a system of today
+    if shutil.which("dpkg-query") is None:
+        raise SystemExit(f"walkscope: only Debian tells whose {path} is, and so its licence; nothing was bundled.")
     told = subprocess.run(["dpkg-query", "--search", *names], capture_output=True, text=True, check=False).stdout
     if not told:
         raise SystemExit(f"walkscope: no package knows {path}, so its licence is not known; nothing was bundled.")
