@@ -16,7 +16,7 @@ from engine.effects.comparison import Band
 from engine.machine.look import Place
 from gui.document import Change, Document, Query
 from gui.effect_texts import summary
-from gui.jobs import runner
+from gui.jobs import WindowJobs, runner
 from gui.models.effects import Advice, Picture, Question, answer, question, selected
 from gui.models.ranges import RangesModel
 from gui.models.readings import Reading, readings, selection
@@ -37,6 +37,7 @@ class EffectsView(QWidget):
     def __init__(self, document: Document, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._document = document
+        self._jobs = WindowJobs.of(document)
         self._asked: Question | None = None
         self._picture: Picture | None = None
         self._showing = False
@@ -139,14 +140,14 @@ class EffectsView(QWidget):
         """Ask anew where what is asked has changed; what is shown stays until the answer is there."""
         asked = question(self._document)
         if isinstance(asked, Advice):
-            runner().cancel(self._key)
+            self._jobs.cancel(self._key)
             self._asked = self._picture = None
             self._advise(asked)
         elif not asked.asks_as(self._asked):
             self._asked = asked
             text = self.tr("Comparing A and B")
             work = partial(answer, asked)
-            runner().start(text, work, self._show, key=self._key, stopped=self._on_stopped)
+            self._jobs.start(text, work, self._show, key=self._key, stopped=self._on_stopped)
         else:
             self._show_selection()
 
