@@ -170,6 +170,26 @@ def _enter(state: State, event: ev.EnterNested, images: Images) -> Result:
     return _flushed(state.with_vm(vm.with_vcpu(inside)), event.vm, event.vcpu, told)
 
 
+def tables_of_another_mode(state: State, vm: Vm, vcpu: Vcpu) -> tuple[str, str] | None:
+    """The formats that L1's own tables were built in and that they are read in, where these differ: L1 has changed its
+    mode since its module was loaded. None where they agree, or other tables are in use.
+
+    Without a nested guest on ``vcpu``: in what they would be read at the next entry.
+    """
+    module = vm.nested
+    if module is None:
+        return None
+    registers = vcpu.registers
+    if vcpu.nested is not None:
+        if vcpu.nested.paging is NestedPaging.NONE or vcpu.nested.root != _named_root(vm):
+            return None
+        registers = vcpu.nested.l1
+    if module.kind is Kind2.EPT or registers.mode not in BY_MODE:
+        return None  # EPTP says how deep its tables are; without paging L1 makes no entry
+    read = BY_MODE[registers.mode].name
+    return None if read == module.captured else (module.captured, read)
+
+
 def _named_root(vm: Vm) -> int:
     """nCR3 or EPTP as L1's own module has it."""
     module = vm.nested
