@@ -89,12 +89,10 @@ def _map(state: State, event: ev.MapNestedPages, images: Images) -> Result:
         execute=event.execute,
     )  # fmt: skip
     world = world_of(state)
-    place = placed(GuestMemory(world, space_of(state), vm))
+    memory = GuestMemory(world, space_of(state), vm)
+    place, mirrored = placed(memory), _mirrored_frames(vm, memory)
     built, taken = built_in(world, FORMATS[module.captured], module.root, wanted, module.free, place)
     free = taken[-1] + FRAME_SIZE if taken else module.free
-    frames = {module.root, *range(module.free, free, FRAME_SIZE)}
-    back = {place(gpa) >> FRAME_BITS: gpa for gpa in frames}
-    mirrored = {pfn: gpa for pfn, gpa in back.items() if vm.shadow.of_gfn(gpa >> FRAME_BITS)}
     stores = _changed_words(state, built, mirrored)
     world.memory = built.with_words({address: state.memory.word(address) or 0 for address in stores})
     vm = msgspec.structs.replace(vm, nested=msgspec.structs.replace(module, free=free))
@@ -103,9 +101,19 @@ def _map(state: State, event: ev.MapNestedPages, images: Images) -> Result:
     for gpa, value in stores.values():
         done = _store(done, vm.index, vcpu.index, gpa, value)
         actions.append(("a store by L1", f"{value:#x} to {gpa:#x}, which KVM mirrors: {len(done.effect.exits)} exits"))
-    note = f"{len(frames) - 1 if taken else 0} tables of L1 hold it" if not actions else ""
-    effect = did(*actions) if actions else Effect(notes=(note,) if note else ())
+    tables = (free - module.free) // FRAME_SIZE
+    effect = did(*actions) if actions else Effect(notes=(f"{tables} tables of L1 hold it",))
     return msgspec.structs.replace(done, effect=effect)
+
+
+def _mirrored_frames(vm: Vm, memory: GuestMemory) -> dict[int, int]:
+    """Host frame number -> guest-physical address of every guest table that KVM mirrors."""
+    found = {}
+    for gfn in vm.shadow.by_gfn:
+        place = memory.place(gfn << FRAME_BITS) if any(p.role.has_gptes for p in vm.shadow.of_gfn(gfn)) else None
+        if place is not None:
+            found[place >> FRAME_BITS] = gfn << FRAME_BITS
+    return found
 
 
 def _changed_words(state: State, built: SparseMemory, mirrored: dict[int, int]) -> dict[int, tuple[int, int]]:
