@@ -103,12 +103,14 @@ def _guest_access(event: ev.GuestAccess, state: State) -> Outcome:
     if any(astray(state, event.vm, event.vcpu, walk) for walk in effect.walks):
         return Mark.HAZARD, translate("Outcomes", "{references}, to a wrong page").format(references=said)
     if effect.exits:
-        one, text = translate("Outcomes", "{references} after 1 exit"), translate(
-            "Outcomes", "{references} after {count} exits"
+        one, text = (
+            translate("Outcomes", "{references} after 1 exit"),
+            translate("Outcomes", "{references} after {count} exits"),
         )
         if state.is_nested(event.vm, event.vcpu):
-            one, text = translate("Outcomes", "{references}; 1 exit to L0"), translate(
-                "Outcomes", "{references}; {count} exits to L0"
+            one, text = (
+                translate("Outcomes", "{references}; 1 exit to L0"),
+                translate("Outcomes", "{references}; {count} exits to L0"),
             )
         text = one if len(effect.exits) == 1 else text
         return Mark.OK, text.format(references=said, count=len(effect.exits))
@@ -202,8 +204,8 @@ def kvm_depth(module: Module, host: Host, pcpu: Pcpu) -> int:
 
 
 def disagreeing(module: Module, host: Host) -> Iterator[Pcpu]:
-    """The pCPUs that walk nested tables deeper or less deep than KVM builds them. AMD only, for an EPTP tells the depth;
-    and without nested paging the guest's own mode does."""
+    """The pCPUs that walk nested tables deeper or less deep than KVM builds them. AMD with NPT only: an EPTP tells the
+    depth, and without nested paging the guest's own mode does."""
     if module.vendor is Vendor.AMD and module.tdp_enabled:
         for pcpu in host.pcpus:
             if pcpu.online and not pcpu.lost and pcpu.levels != kvm_depth(module, host, pcpu):

@@ -103,6 +103,8 @@ def _stale_level(state: State) -> Iterator[Finding]:
     """AMD: the depth of a vCPU's tables against the depth that its pCPU walks with."""
     if state.host is None or state.module is None or state.module.vendor is not Vendor.AMD:
         return
+    if not state.module.tdp_enabled:
+        return  # what the hardware walks is as deep as the guest's own mode
     for vm, vcpu in _vcpus(state):
         pcpu = state.host.pcpus[vcpu.pcpu]
         if vcpu.root is None or pcpu.lost or vcpu.root.role.level == pcpu.levels:
@@ -179,7 +181,7 @@ def _exposed_to(here: Side) -> Iterator[Finding]:
     t = translate_physical(here.state.memory, here.second, gfns << U(12))
     assert here.state.host is not None
     owner = owners_of(here.state.host.frames, t.physical >> U(12))
-    kind = classify_exposed(t, owner, here.vm.index, gfns)
+    kind = classify_exposed(t, owner, here.vm.index, here.rightful(gfns))
     for what, (title, severity) in _EXPOSED.items():
         hit = np.flatnonzero(kind == what)
         if not len(hit):

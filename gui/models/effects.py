@@ -6,7 +6,7 @@ from PySide6.QtCore import QCoreApplication
 
 from engine.arch.rights import Kind
 from engine.effects.axis import Axis, axis
-from engine.effects.compare import EXPOSES, Side, side
+from engine.effects.compare import EXPOSES, Side, comparable, side
 from engine.effects.comparison import Comparison, compare
 from engine.machine.look import Place, look
 from engine.machine.state import Refusal, State
@@ -68,8 +68,14 @@ def question(document: Document) -> Question | Advice:
             title = translate("Effects", "Nothing to walk on {side} yet").format(side=name)
             text = translate("Effects", "{side} is step {step}. {reason}")
             return Advice(title, text.format(side=name, step=pin.step, reason=engine_text(one.reason)))
+    a, b = sides
+    assert isinstance(a, Side)
+    assert isinstance(b, Side)
+    differ = comparable(a, b)
+    if differ is not None:
+        return Advice(translate("Effects", "Not the same memory"), engine_text(differ.reason))
     kind = document.query.access.kind if document.query else Kind.READ
-    return Question(pins, sides[0], sides[1], kind, states)  # type: ignore[arg-type]
+    return Question(pins, a, b, kind, states)  # type: ignore[arg-type]
 
 
 # --- what is selected
