@@ -12,7 +12,6 @@ from engine.arch.registers import Mode, Registers
 from engine.arch.rights import Kind
 from engine.host.modes import WAYS, Way
 from engine.kvm.kernels import KERNELS
-from engine.kvm.vm import NestedPaging
 from engine.machine import Refusal, State
 from gui.explain import engine_text
 
@@ -255,14 +254,11 @@ def _enter(event: ev.EnterNested, state: State, done: int) -> Said:
     found = state.vcpu(event.vm, event.vcpu)
     if isinstance(found, Refusal) or found[1].nested is None:
         return title, ""
-    nested, second = found[1].nested, state.l1_stage(found[1])
+    second = state.l1_stage(found[1])
     if second is None:
         return title, translate("Titles", "no nested paging: {paging}").format(paging=_paging(event.registers))
-    name = {
-        NestedPaging.NPT: translate("Titles", "{format} at nCR3 {root}, level {level} for L0"),
-        NestedPaging.EPT: translate("Titles", "{format} at EPTP {root}, level {level} for L0"),
-    }[nested.paging]
-    return title, name.format(format=second.name, root=grouped(nested.root), level=found[1].role.level)
+    text = translate("Titles", "{format} of L1, {level} levels for L0")
+    return title, text.format(format=second.name, level=found[1].role.level)
 
 
 def _leave(event: ev.LeaveNested, state: State, done: int) -> Said:

@@ -219,7 +219,7 @@ def classify(a: Translations, b: Translations, owner: Words, vm: int, frames: Wo
 
 
 def classify_exposed(t: Translations, owner: Words, vm: int, frames: Words | None) -> Small:
-    """What each page that translates really gives: SAME for the VM's own frame that it should be, or for none at all."""
+    """What each page that translates really gives: SAME for the frame of the VM that it should be, or for none."""
     kind = np.full(len(t), Class.HOST_PAGE, np.uint8)
     guest = use_is(owner, Use.GUEST_PAGE)
     mine = guest & (vm_of(owner) == U(vm + 1))

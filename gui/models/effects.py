@@ -6,7 +6,7 @@ from PySide6.QtCore import QCoreApplication
 
 from engine.arch.rights import Kind
 from engine.effects.axis import Axis, axis
-from engine.effects.compare import EXPOSES, Side, comparable, side
+from engine.effects.compare import EXPOSES, SHADOWED, Side, comparable, side
 from engine.effects.comparison import Comparison, compare
 from engine.machine.look import Place, look
 from engine.machine.state import Refusal, State
@@ -61,6 +61,8 @@ def question(document: Document) -> Question | Advice:
         )
         return Advice(translate("Effects", "Nothing to compare"), text)
     states = tuple(document.replay.state(min(pin.step, document.last_step)) for pin in pins)
+    if any(state.module is not None and not state.module.tdp_enabled for state in states):
+        return Advice(translate("Effects", "Nothing to compare"), engine_text(SHADOWED))
     place = document.place if document.place.pcpu is None else Place()
     sides = [side(state, place.vm, place.vcpu, pin.pcpu) for state, pin in zip(states, pins, strict=True)]
     for name, pin, one in zip("AB", pins, sides, strict=True):

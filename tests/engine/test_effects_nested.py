@@ -243,3 +243,25 @@ def test_parameters_off_is_no_second_stage_for_intel_either() -> None:
         ev.SetGuestRegisters(guest("none", 0)), ev.GuestAccess(0),
     )  # fmt: skip
     assert isinstance(side(state), Refusal)
+
+
+# --- L1's own mode
+
+
+def test_l1_that_changes_its_mode_after_its_kvm_init_is_a_hazard_until_it_changes_back() -> None:
+    """L0 reads L1's tables in the mode that L1 is in at VMRUN, whatever they were built for (reference page, 8.7)."""
+    outside = after(nested(), ev.LeaveNested())
+    changed = after(outside, ev.SetGuestRegisters(guest("5-level", L1_ROOT)))
+    found = {f.key: f for f in findings(changed)}["l1-mode"]
+    assert "built 4-level tables" in found.sentence
+    assert [evidence.value for evidence in found.evidence[:2]] == ["4-level, on vCPU 0", "5-level"]
+    entered = after(changed, ev.EnterNested(guest("none", 0)))
+    assert "l1-mode" in {f.key for f in findings(entered)}
+    assert after(entered, ev.GuestAccess(0)).effect.reflected is not None
+    back = after(changed, ev.SetGuestRegisters(guest("4-level", L1_ROOT)))
+    assert "l1-mode" not in {f.key for f in findings(back)}
+
+
+def test_eptp_says_its_depth_whatever_mode_l1_is_in() -> None:
+    outside = after(nested("intel", "4-level", False), ev.LeaveNested())
+    assert findings(after(outside, ev.SetGuestRegisters(guest("5-level", L1_ROOT)))) == []

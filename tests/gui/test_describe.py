@@ -322,7 +322,7 @@ def test_l1_and_l2_say_who_they_are() -> None:
         ("L1 maps L2-physical 0x0", "2 MiB to L1-physical 0x200_0000"),
         ("L2 maps 0x7f12…7000", "4 KiB to 0x18_0000, 4-level tables"),
         ("L2 memory is filled", "4 KiB at 0x18_0000"),
-        ("L2 is entered on vCPU 0", "4-level NPT at nCR3 0x40_0000, level 5 for L0"),
+        ("L2 is entered on vCPU 0", "4-level NPT of L1, 5 levels for L0"),
         ("L2 reads 0x7f12…7abc", "29 references; 5 exits to L0"),
         ("L2 reads 0x7f12…7abc", "29 references"),
     ]
