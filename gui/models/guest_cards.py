@@ -118,8 +118,8 @@ def hypervisor_card(state: State, vm: Vm, module: NestedModule) -> Card:
         now = translate("HostCards", "same")
     tip = translate(
         "HostCards",
-        "It builds its guest's tables in the format that it captured. On AMD L0 reads them in the mode that L1 is in "
-        "at VMRUN; on Intel EPTP says how deep they are.",
+        "It builds its guest's tables in the format that it captured at its kvm_init. On AMD L0 reads them in the mode "
+        "that L1 is in at VMRUN; on Intel EPTP says how deep they are.",
     )
     head = Row(("", translate("HostCards", "captured"), translate("HostCards", "now")), Face.HEAD)
     captured = Row(
@@ -132,7 +132,7 @@ def hypervisor_card(state: State, vm: Vm, module: NestedModule) -> Card:
     return Card(
         key=f"l1 {vm.index}",
         title=translate("HostCards", "Hypervisor"),
-        side=translate("HostCards", "kvm_init on vCPU {vcpu}").format(vcpu=module.vcpu),
+        side=translate("HostCards", "vCPU {vcpu}").format(vcpu=module.vcpu),
         rows=tuple(rows),
         hazard=other is not None,
         depth=1,
@@ -159,7 +159,7 @@ def vcpu_card(module: Module, host: Host, vm: Vm, vcpu: Vcpu, unfolded: bool) ->
         key=f"vcpu {vm.index} {vcpu.index}",
         title=translate("HostCards", "vCPU {vcpu}").format(vcpu=vcpu.index),
         chip=(level, level_name(level)),
-        side=translate("HostCards", "on pCPU {pcpu}").format(pcpu=vcpu.pcpu),
+        side=translate("HostCards", "pCPU {pcpu}").format(pcpu=vcpu.pcpu),
         rows=tuple(rows),
         fold="" if shown is None else _role_fold(unfolded),
         unfolded=unfolded,
@@ -219,7 +219,7 @@ def nested_card(state: State, vm: Vm, vcpu: Vcpu, nested: Nested, unfolded: bool
         key=f"l2 {vm.index} {vcpu.index}",
         title=translate("HostCards", "L2"),
         chip=(level, level_name(level)),
-        side=translate("HostCards", "on vCPU {vcpu}").format(vcpu=vcpu.index),
+        side=translate("HostCards", "vCPU {vcpu}").format(vcpu=vcpu.index),
         rows=tuple(rows),
         fold=_role_fold(unfolded),
         unfolded=unfolded,

@@ -194,7 +194,7 @@ def test_what_runs_in_another_stands_in_it() -> None:
 def test_the_hypervisor_shows_what_it_captured_beside_the_mode_of_its_vcpu() -> None:
     calm = card("l1 0", *events("nested"))
     assert ("its tables", "4-level", "same") in cells(calm)
-    assert (calm.side, calm.hazard) == ("kvm_init on vCPU 0", False)
+    assert (calm.side, calm.hazard) == ("vCPU 0", False)
     change = ev.SetGuestRegisters(preset("5-level").at(ROOT))
     for more in ((), (ev.EnterNested(preset("4-level").at(ROOT)),)):
         shown = card("l1 0", *events("nested"), ev.LeaveNested(), change, *more)
@@ -213,7 +213,7 @@ def test_a_nested_guest_shows_l1s_tables_and_those_of_l0_that_mirror_them() -> N
     assert rows["L1's nCR3"] == "0x40_0000"
     assert rows["read as"] == "4-level NPT"
     assert (rows["TDP level"], rows["mirrored level"], rows["passthrough"]) == ("5", "4", "the root")
-    assert (shown.chip, shown.side) == ((5, "5-level"), "on vCPU 0")
+    assert (shown.chip, shown.side) == ((5, "5-level"), "vCPU 0")
 
 
 def test_while_a_nested_guest_runs_the_vcpu_shows_l1() -> None:
