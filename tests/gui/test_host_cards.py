@@ -312,6 +312,8 @@ def test_an_unfinished_machine_says_what_is_missing(step: int, offers: list[str]
 
 def test_a_machine_that_works_needs_nothing() -> None:
     assert next_step(state_after(*events())) is None
+    without_paging = ev.EnterNested(preset("reset").at(0))
+    assert next_step(state_after(*events("nested"), ev.LeaveNested(), without_paging)) is None, "L2 may do as it likes"
 
 
 # --- the view
