@@ -11,7 +11,7 @@ from engine.arch.walk import Walk, walk
 from engine.machine.state import Refusal, State, unpaged
 
 
-class Place(msgspec.Struct, frozen=True):
+class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Whose address it is.
 
     On an image: its processor. On a host: vCPU ``vcpu`` of VM ``vm``, or, where ``pcpu`` is set, the host itself on

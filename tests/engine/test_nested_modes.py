@@ -326,7 +326,8 @@ def test_large_pages_of_l1_are_mirrored_as_large_as_the_host_allows() -> None:
 
 @pytest.mark.parametrize("npt", [True, False], ids=["npt=1", "npt=0"])
 def test_an_l1_without_nested_paging_has_its_own_mirror_of_l2_run(npt: bool) -> None:
-    """What L1 names as CR3 is a table of L1's, which L0 runs L2 on as on any guest's table; L0 mirrors it if it must."""
+    """What L1 names as CR3 is a table of L1's, which L0 runs L2 on as on any guest's table; L0 mirrors it if it
+    must."""
     state = play(*booted(amd(), npt=npt), *VM, slot(0, 16 * MIB))
     state = after(
         state, ev.SetGuestRegisters(guest("4-level", L1_ROOT)),
