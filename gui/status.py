@@ -103,7 +103,8 @@ class StatusBar(QStatusBar):
         is_amd = state.host.vendor is Vendor.AMD
         parts = ["AMD" if is_amd else "Intel"]
         if state.module is not None:
-            parts.append("NPT" if is_amd else "EPT")
+            name = "NPT" if is_amd else "EPT"
+            parts.append(name if state.module.tdp_enabled else self.tr("shadow paging"))
         parts += [
             self.tr("VMs: {count}").format(count=len(vms)),
             self.tr("vCPUs: {count}").format(count=sum(len(vm.vcpus) for vm in vms)),

@@ -101,7 +101,7 @@ class EffectsView(QWidget):
         return heads
 
     def _title(self) -> QHBoxLayout:
-        self._heading = QLabel(self.tr("What every guest-physical address translates to"))
+        self._heading = QLabel()
         signals().changed.connect(self._dress)
         self._dress()
         title = QHBoxLayout()
@@ -179,6 +179,11 @@ class EffectsView(QWidget):
         comparison, asked = picture.comparison, picture.asked
         self.head_a.show_side(asked.pins[0], asked.a.pcpu, self._walks(asked.a, None))
         self.head_b.show_side(asked.pins[1], asked.b.pcpu, self._walks(asked.b, asked.a))
+        self._heading.setText(
+            self.tr("What every guest-physical address translates to")
+            if asked.b.l1 is None
+            else self.tr("What every L2-physical address translates to")
+        )
         self.summary.show_text(summary(comparison))
         self.bands.show_picture(picture)
         self.legend.show_counts(_counts(comparison.band_a, comparison.band_b))

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from PySide6.QtWidgets import QWidget
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QDockWidget, QWidget
 
 from engine import events as ev
 from engine.arch.walk import Stage
@@ -14,7 +15,8 @@ from gui.dialogs.event_form import EventForm
 from gui.document import Query
 from gui.main_window import MainWindow
 from gui.presets import preset
-from gui.templates import AMD, ROOT, TABLES, TARGET, templates
+from gui.templates import AMD, PAGE, ROOT, TABLES, TARGET, templates
+from gui.views.host_cards import HostCards
 from gui.views.walk import WalkView
 from tests.engine.three_stages import system
 
@@ -110,6 +112,46 @@ def _collapsed(window: MainWindow) -> QWidget:
     return window
 
 
+def _machine(
+    events: tuple[ev.Event, ...], *unfolded: str, page: str = "walk", shares: tuple[int, int] = (1, 3)
+) -> Scene:
+    """A high window with its cards of these keys unfolded. ``shares``: of the timeline and the machine."""
+
+    def scene(window: MainWindow) -> QWidget:
+        window.resize(1440, 1400)
+        _open(window, events, page)
+        cards = window.findChild(HostCards)
+        assert cards is not None
+        for card in cards.cards:
+            if card.card.key in unfolded:
+                card.fold.click()
+        docks = [dock for name in ("timeline", "machine") if (dock := window.findChild(QDockWidget, name))]
+        window.resizeDocks(docks, list(shares), Qt.Orientation.Vertical)
+        return window
+
+    return scene
+
+
+_L1_CHANGED = (
+    ev.LeaveNested(),
+    ev.SetGuestRegisters(preset("5-level").at(ROOT)),
+    ev.EnterNested(preset("4-level").at(ROOT)),
+)
+"""L1 goes to five levels with tables of four, and enters its guest."""
+_REFLECTED = (ev.MapL2Pages(ROOT, TABLES + 0x8000, PAGE + 0x1000, 0x40_0000, 4096), ev.GuestAccess(PAGE + 0x1000))
+"""L2 maps a page to memory that L1 has not given it, and reads there."""
+
+
+def _pae_hypervisor() -> tuple[ev.Event, ...]:
+    start = ev.SetGuestRegisters(registers=preset("PAE").at(ROOT))
+    return tuple(start if isinstance(event, ev.SetGuestRegisters) else event for event in _template("nested"))
+
+
+def _nested_form(window: MainWindow) -> QWidget:
+    _open(window, _template("nested"), "walk")
+    return EventForm(window.document, ev.EnterNested, None, window)
+
+
 def _form(window: MainWindow) -> QWidget:
     _open(window, _template("amd-4"), "walk")
     return EventForm(window.document, ev.ChangeMode, None, window)
@@ -138,6 +180,14 @@ HOST_SCENES: dict[str, Scene] = {
     "nested-l1-stops": _logical(stop=59),
     "nested-collapsed": _collapsed,
     "host-mode-change": _two_stages("mode-change", "hierarchy"),
+    "machine-nested": _machine(_template("nested"), "l2 0 0"),
+    "machine-nested-changed": _machine((*_template("nested"), *_L1_CHANGED)),
+    "machine-nested-pae": _machine(_pae_hypervisor()),
+    "machine-npt-0": _machine(_template("npt-0"), "vcpu 0 0"),
+    "nested-timeline": _machine((*_template("nested"), *_REFLECTED), page="hierarchy", shares=(3, 2)),
+    "nested-form": _nested_form,
+    "nested-effects": _machine((*_template("nested"), ev.ChangeMode(pcpu=1, la57=False)), page="effects"),
+    "npt-0-effects": _machine(_template("npt-0"), page="effects"),
     "host-empty": _empty,
     "host-form": _form,
     "effects-4-to-5-4k": _effects(False, Pages.SMALL),
