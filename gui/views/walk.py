@@ -49,7 +49,7 @@ class WalkView(QWidget):
         self.count = TextLabel(lambda: ui_font(bold=True))
         self.canvas = WalkCanvas(document)
         self.panel = ReferencePanel(document)
-        self.bar = StagesBar(document, self.canvas)
+        self.bar = StagesBar(document, self.canvas, self)
         self.setAutoFillBackground(True)
         self.setBackgroundRole(QPalette.ColorRole.AlternateBase)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
