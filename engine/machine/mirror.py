@@ -178,6 +178,8 @@ def mirror(state: State, vm: int = 0, vcpu: int = 0) -> Mirror | Refusal:
     owner, running = found
     cpu = _mirroring(state, running)
     if cpu is None:
+        if running.nested is None and running.parked is not None and not running.parked.role.direct:
+            return Refusal("KVM has let go of the roots that mirror L1's tables: they come back when its guest runs.")
         return Refusal(
             "KVM mirrors nothing here: hardware walks the guest's own tables. Load KVM with npt=0 or ept=0, or a "
             "hypervisor in the guest."
