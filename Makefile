@@ -6,7 +6,7 @@ PY    := .venv/bin/python
 # Tests, pictures and measurements never open a window on the desktop of whoever runs them.
 HEADLESS := QT_QPA_PLATFORM=offscreen
 
-.PHONY: setup run display test test-slow lint bench docs shots lock clean
+.PHONY: setup run display test test-slow lint bench docs thumbnails shots lock clean
 
 setup: $(READY)
 
@@ -36,6 +36,9 @@ bench: $(READY)
 
 docs: $(READY)
 	@$(PY) -m tests.docs
+
+thumbnails: $(READY)
+	@$(HEADLESS) $(PY) -m tests.thumbnails
 
 shots: $(READY)
 	@$(HEADLESS) $(PY) -m tests.shots

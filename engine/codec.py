@@ -5,11 +5,12 @@ those are follows from their type (`events.U64`) and from `Registers`.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
-from engine import events
+from engine import demo, events
 from engine.arch.registers import Registers
 from engine.edits import Edit
 from engine.errors import InputError
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 def _hex_fields() -> frozenset[str]:
     names = {f for f in Registers.__struct_fields__ if f not in ("cpl", "cs_l")} | {"at"}
-    for struct in (*get_args(events.Event), events.RamRange):
+    for struct in (*get_args(events.Event), events.RamRange, demo.Look, demo.Entry):
         kinds = get_type_hints(struct, include_extras=True)
         names |= {n for n, kind in kinds.items() if events.U64 in (kind, *get_args(kind))}
     return frozenset(names)
@@ -87,11 +88,24 @@ def _parse(text: str | bytes, what: str) -> Any:
 
 
 def encode_scenario(scenario: Scenario) -> str:
-    """One event a line, keys in a fixed order: stable, and a change of one event is a change of one line."""
+    """One event a line, keys in a fixed order: stable, and a change of one event is a change of one line.
+
+    So are the stops of a demo; a scenario without one says nothing of it.
+    """
     configuration = json.dumps(to_plain(scenario.configuration))
-    lines = ",\n  ".join(json.dumps(to_plain(event)) for event in scenario.events)
-    body = f"[\n  {lines}\n ]" if lines else "[]"
-    return f'{{\n "format": {FORMAT},\n "configuration": {configuration},\n "events": {body}\n}}\n'
+    told = f' "demo": {_demo(scenario.demo)},\n' if scenario.demo != Scenario().demo else ""
+    body = _lines(scenario.events, "  ")
+    return f'{{\n "format": {FORMAT},\n "configuration": {configuration},\n{told} "events": {body}\n}}\n'
+
+
+def _demo(told: demo.Demo) -> str:
+    title, summary = json.dumps(told.title), json.dumps(told.summary)
+    return f'{{\n  "title": {title},\n  "summary": {summary},\n  "stops": {_lines(told.stops, "   ")}\n }}'
+
+
+def _lines(values: Sequence[msgspec.Struct], margin: str) -> str:
+    lines = f",\n{margin}".join(json.dumps(to_plain(value)) for value in values)
+    return f"[\n{margin}{lines}\n{margin[1:]}]" if lines else "[]"
 
 
 def decode_scenario(text: str | bytes) -> Scenario:

@@ -1,7 +1,11 @@
-"""A scenario: a starting configuration and an ordered list of events. The state at step n is the replay of n events."""
+"""A scenario: a starting configuration and an ordered list of events. The state at step n is the replay of n events.
+
+It may carry a demo: what is said about some of its steps. No state depends on that.
+"""
 
 import msgspec
 
+from engine.demo import Demo
 from engine.events import Event
 from engine.machine import Configuration, Images, Refusal, State, apply, start
 
@@ -9,6 +13,7 @@ from engine.machine import Configuration, Images, Refusal, State, apply, start
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     configuration: Configuration = Configuration()
     events: tuple[Event, ...] = ()
+    demo: Demo = Demo()
 
 
 class Replay:
@@ -27,6 +32,12 @@ class Replay:
     @property
     def scenario(self) -> Scenario:
         return self._scenario
+
+    def copy(self) -> "Replay":
+        """A replay of its own, for another thread say, that starts with the states which this one has by now."""
+        other = Replay(self._scenario, self._images)
+        other._states, other._refusals = list(self._states), list(self._refusals)
+        return other
 
     def edit(self, scenario: Scenario) -> None:
         """Go on with ``scenario``; what it has in common with the one before is not replayed."""

@@ -68,6 +68,10 @@ def _on_image(window: MainWindow) -> bool:
     return window.document.state.image is not None
 
 
+def _has_stops(window: MainWindow) -> bool:
+    return bool(window.document.scenario.demo.stops)
+
+
 def _on_host(window: MainWindow) -> bool:
     return window.document.state.host is not None
 
@@ -102,7 +106,7 @@ def commands() -> tuple[Command, ...]:
         ),
         Command("quit", translate("Actions", "&Quit"), lambda w: w.close(), ("Ctrl+Q",)),
         Command("undo", translate("Actions", "&Undo"),
-            lambda w: w.document.undo_stack.undo(), ("Ctrl+Z",), enabled=lambda w: w.document.undo_stack.canUndo(),
+            lambda w: w.document.undo(), ("Ctrl+Z",), enabled=lambda w: w.document.undo_stack.canUndo(),
         ),
         Command("redo", translate("Actions", "&Redo"),
             lambda w: w.document.undo_stack.redo(), ("Ctrl+Shift+Z", "Ctrl+Y"),
@@ -184,6 +188,19 @@ def commands() -> tuple[Command, ...]:
             lambda w: w.document.go_to_step(w.document.step + 1), ("Alt+Right", "Ctrl+Right"),
             enabled=lambda w: w.document.step < w.document.last_step,
         ),
+        Command("gallery", translate("Actions", "&Start page"), lambda w: w.show_gallery(), ("Alt+Home",)),
+        Command("present", translate("Actions", "&Play this demo"),
+            lambda w: w.present(), ("F5",), "play", _has_stops,
+        ),
+        Command("present-here", translate("Actions", "Play from this s&top"),
+            lambda w: w.present(w.author.number), ("Shift+F5",), enabled=_has_stops,
+        ),
+        Command("record-stop", translate("Actions", "&Record what is shown as a stop"),
+            lambda w: w.record_stop(), ("F8",), enabled=_has_events,
+        ),
+        Command("record-pictures", translate("Actions", "Save a picture of &each stop…"),
+            lambda w: w.record_pictures(), enabled=_has_stops,
+        ),
         Command("help", translate("Actions", "&Help for this view"), lambda w: w.show_help(), ("F1",)),
         Command("keys", translate("Actions", "&Keys"), lambda w: w.show_help("keys")),
         Command("about", translate("Actions", "&About Walkscope"), lambda w: w.about()),
@@ -209,6 +226,9 @@ def menus() -> tuple[tuple[str, tuple[str, ...]], ...]:
             "address", "perform", "@sights", "-", "first", "previous", "next", "last", "play", "logical", "-",
             "previous-event",
             "next-event", "-", "pin-a", "pin-b", "unpin",
+        )),
+        (translate("Actions", "&Demo"), (
+            "gallery", "@demos", "-", "present", "present-here", "record-pictures", "-", "record-stop",
         )),
         (translate("Actions", "&Help"), ("help", "keys", "-", "about")),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from PySide6.QtWidgets import QWidget
@@ -17,6 +18,7 @@ from gui.player import Player
 from gui.recovery import Keeper, state_folder
 from gui.status import StatusBar
 from gui.strips import NoticeStrip, SightsStrip
+from gui.view_makers import MAKERS
 from gui.views.machine import MachineView
 from gui.views.timeline import TimelineView
 
@@ -60,37 +62,20 @@ def _provide(window: MainWindow) -> None:
         dock.refused.connect(window.notice.tell)
         return dock
 
-    def inspector(parent: QWidget) -> QWidget:
-        from gui.views.inspector import InspectorView
+    def plain(name: str) -> Callable[[QWidget], QWidget]:
+        return lambda parent: MAKERS[name](document, parent)
 
-        return InspectorView(document, parent)
+    def author(parent: QWidget) -> QWidget:
+        from gui.views.author import AuthorView
 
-    def hierarchy(parent: QWidget) -> QWidget:
-        from gui.views.hierarchy import HierarchyView
-
-        return HierarchyView(document, parent)
-
-    def walk(parent: QWidget) -> QWidget:
-        from gui.views.walk import WalkView
-
-        return WalkView(document, parent)
-
-    def effects(parent: QWidget) -> QWidget:
-        from gui.views.effects import EffectsView
-
-        return EffectsView(document, parent)
-
-    def findings(parent: QWidget) -> QWidget:
-        from gui.views.findings import FindingsView
-
-        view = FindingsView(document, parent)
-        view.exported.connect(window.exporter.export_findings)
+        view = AuthorView(document, parent)
+        view.shown.connect(window.bring)
         return view
 
-    def mappings(parent: QWidget) -> QWidget:
-        from gui.views.mappings import MappingsView
-
-        return MappingsView(document, parent)
+    def findings(parent: QWidget) -> QWidget:
+        view = MAKERS["findings"](document, parent)
+        view.exported.connect(window.exporter.export_findings)  # type: ignore[attr-defined]
+        return view
 
     def help_pane(parent: QWidget) -> QWidget:
         from gui.help_pane import HelpPane
@@ -100,12 +85,9 @@ def _provide(window: MainWindow) -> None:
     for name, make in (
         ("timeline", lambda parent: window.timeline),
         ("machine", machine),
-        ("inspector", inspector),
         ("findings", findings),
-        ("hierarchy", hierarchy),
-        ("walk", walk),
-        ("effects", effects),
-        ("mappings", mappings),
+        *((name, plain(name)) for name in ("inspector", "hierarchy", "walk", "effects", "mappings")),
+        ("demos", author),
         ("help", help_pane),
     ):
         window.lazy(name).provide(make)

@@ -15,7 +15,7 @@ from engine import events as ev
 from engine.arch.paging import Level, Paging
 from engine.arch.rights import READ, Access
 from engine.arch.walk import Stage, Walk
-from engine.edits import Edit, Insert, Move, Remove, Replace
+from engine.edits import Edit, Insert, Move, Narrate, Remove, Replace
 from engine.machine import Images, Refusal, State, apply
 from engine.machine.look import HERE, Place, Stages, look, look_logical, stages
 from engine.scenario import Replay, Scenario
@@ -37,7 +37,9 @@ class Change(Flag):
     """Another entry is selected."""
     PINS = auto()
     """Another moment is pinned as A or B."""
-    ALL = SCENARIO | STATE | WALK | REFERENCE | SELECTION | PINS
+    DEMO = auto()
+    """The demo is another, and nothing else."""
+    ALL = SCENARIO | STATE | WALK | REFERENCE | SELECTION | PINS | DEMO
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -71,10 +73,14 @@ class Selection(msgspec.Struct, frozen=True):
 
 
 class Document(QObject):
-    """``changed`` carries a `Change`; ``edited`` the edit just done, undone or redone, and what it is called."""
+    """``changed`` carries a `Change`; ``edited`` the edit just done, undone or redone, and what it is called.
+
+    ``settling`` asks whoever still holds back what the user typed to make an edit of it: see `settle`.
+    """
 
     changed = Signal(object)
     edited = Signal(object, str)
+    settling = Signal()
 
     def __init__(self, images: Images, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -172,11 +178,23 @@ class Document(QObject):
     def move_event(self, at: int, to: int, text: str) -> None:
         self.edit(Move(at, to), text)
 
+    def settle(self) -> None:
+        """Call before the scenario is saved, played or undone: everything typed is in it after that."""
+        self.settling.emit()
+
+    def undo(self) -> None:
+        self.settle()
+        self.undo_stack.undo()
+
     def _show_edited(self, scenario: Scenario, step: int, edit: Edit, text: str) -> None:
         self._replay.edit(scenario)
+        if isinstance(edit, Narrate):
+            self.changed.emit(Change.DEMO)
+            self.edited.emit(edit, text)
+            return
         self._pins = self._pins.after(edit)
         self._step = max(0, min(step, len(scenario.events)))
-        self._refresh(Change.SCENARIO | Change.STATE)
+        self._refresh(Change.SCENARIO | Change.STATE | Change.DEMO)
         self.edited.emit(edit, text)
 
     # --- the moments that are compared
@@ -281,8 +299,8 @@ class Document(QObject):
             self._hardware = look(self.state, query.address, query.access, query.place, query.cpl)
         return self._hardware
 
-    def ask(self, query: Query) -> None:
-        """Walk another address; its last reference is lit."""
+    def ask(self, query: Query | None) -> None:
+        """Walk another address; its last reference is lit. None: nothing is walked."""
         if query != self._query:
             self._query = query
             self._refresh(Change.WALK)

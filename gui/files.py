@@ -122,14 +122,17 @@ class Files(QObject):
 
     def save(self) -> bool:
         """Into its file, or under a name that is asked for. Whether it is saved now."""
+        self._document.settle()
         return self._save(self.file.path, self.file) if self.file else self.save_as()
 
     def save_as(self) -> bool:
+        self._document.settle()
         path = self._ask_path(self.tr("Save the scenario"))
         return bool(path) and self._save(path, None)
 
     def save_copy(self) -> bool:
         """Write a copy; what is open stays what it is."""
+        self._document.settle()
         path = self._ask_path(self.tr("Save a copy of the scenario"))
         return bool(path) and self._write(path, self._pictured(), None) is not None
 
@@ -186,6 +189,7 @@ class Files(QObject):
 
     def may_leave(self) -> bool:
         """Whether the document may be closed or give way to another: asked where something is not saved."""
+        self._document.settle()
         if not self.is_modified:
             return True
         text = self.tr("{name} has changes that are not saved.").format(name=self.shown_name)

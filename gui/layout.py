@@ -5,18 +5,18 @@ Nothing here knows of paging, so that the window can be painted before the engin
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QSettings, Qt
+from PySide6.QtCore import QByteArray, QCoreApplication, QSettings, Qt
 from PySide6.QtGui import QShowEvent
-from PySide6.QtWidgets import QMainWindow, QTabWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QMainWindow, QTabBar, QTabWidget, QVBoxLayout, QWidget
 
 from gui.docks import Dock
 from gui.theme import GRID
 
 HELP_PAGE = "helpPage"
 """The property of a widget that names the page of help about it."""
-VERSION = 2
+VERSION = 3
 """Of the layout that is saved; one of another version is not restored."""
-LEFT_WIDTH, RIGHT_WIDTH = 65 * GRID, 80 * GRID
+LEFT_WIDTH, RIGHT_WIDTH, WRITING_WIDTH = 65 * GRID, 80 * GRID, 96 * GRID
 LEFT_SHARES, RIGHT_SHARES = (4, 6), (7, 4)
 """How the docks on each side share the height."""
 LEFT, RIGHT = Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidgetArea
@@ -85,11 +85,13 @@ class Layout:
     def __init__(self, window: QMainWindow, left: list[Dock], right: list[Dock], hidden: list[Dock]) -> None:
         self._window = window
         self._left, self._right, self._hidden = left, right, hidden
+        self._aside: QByteArray | None = None
         window.setDockOptions(
             QMainWindow.DockOption.AnimatedDocks
             | QMainWindow.DockOption.AllowTabbedDocks
             | QMainWindow.DockOption.AllowNestedDocks
         )
+        window.setTabPosition(Qt.DockWidgetArea.AllDockWidgetAreas, QTabWidget.TabPosition.North)
         for corner, area in (
             (Qt.Corner.TopLeftCorner, LEFT),
             (Qt.Corner.BottomLeftCorner, LEFT),
@@ -106,6 +108,8 @@ class Layout:
                 dock.setFloating(False)
                 self._window.addDockWidget(area, dock)
                 dock.setVisible(dock not in self._hidden)
+        self._window.tabifyDockWidget(self._right[0], self._hidden[-1])
+        self._name_tabs()
         self.measure()
 
     def measure(self) -> None:
@@ -119,13 +123,40 @@ class Layout:
         """Give ``docks``, which stand one above the other, the same height."""
         self._window.resizeDocks(docks, [1] * len(docks), Qt.Orientation.Vertical)
 
+    def favour(self, dock: Dock) -> None:
+        """Give ``dock`` most of the height of its side, and room to write in."""
+        others = [other for other in self._right if other.isVisible() and not other.isFloating()]
+        self._window.resizeDocks([dock, *others[-1:]], [10, 2][: 1 + len(others[-1:])], Qt.Orientation.Vertical)
+        self._window.resizeDocks([dock], [WRITING_WIDTH], Qt.Orientation.Horizontal)
+
+    def set_aside(self, *bars: QWidget) -> None:
+        """Leave nothing but the middle: docks and ``bars`` are hidden until `bring_back`."""
+        if self._aside is None:
+            self._aside = self._window.saveState(VERSION)
+            for part in (*self._left, *self._right, *self._hidden, *bars):
+                part.hide()
+
+    def bring_back(self) -> None:
+        """Everything as it was before `set_aside`."""
+        if self._aside is not None:
+            self._window.restoreState(self._aside, VERSION)
+            self._name_tabs()
+            self._aside = None
+
     def save(self, settings: QSettings) -> None:
         settings.setValue("window/geometry", self._window.saveGeometry())
-        settings.setValue("window/layout", self._window.saveState(VERSION))
+        settings.setValue("window/layout", self._aside or self._window.saveState(VERSION))
 
     def restore(self, settings: QSettings) -> bool:
         """Whether there was a layout to restore."""
         geometry, layout = settings.value("window/geometry"), settings.value("window/layout")
         if geometry is not None:
             self._window.restoreGeometry(geometry)
-        return layout is not None and self._window.restoreState(layout, VERSION)
+        is_restored = layout is not None and self._window.restoreState(layout, VERSION)
+        self._name_tabs()
+        return is_restored
+
+    def _name_tabs(self) -> None:
+        """The bars over docks that share a place, which Qt makes itself, have a name to be spoken."""
+        for bar in self._window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly):
+            bar.setAccessibleName(QCoreApplication.translate("Layout", "Docks"))

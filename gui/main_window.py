@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QEvent, QPoint, QSettings, Qt, QUrl
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent
-from PySide6.QtWidgets import QApplication, QMainWindow, QMenu, QStatusBar, QWidget
+from PySide6.QtWidgets import QApplication, QMainWindow, QMenu, QStackedWidget, QStatusBar, QWidget
 
 from gui import menus
 from gui.action_set import Actions
@@ -21,7 +22,9 @@ from gui.theme import Scheme
 
 if TYPE_CHECKING:
     from engine.events import RegisterName
+    from engine.machine import Images
     from engine.memory.library import Library
+    from engine.scenario import Scenario
     from gui.address_bar import AddressBar
     from gui.document import Document
     from gui.export import Exporter
@@ -29,9 +32,12 @@ if TYPE_CHECKING:
     from gui.help_pane import HelpPane
     from gui.opener import Opener
     from gui.player import Player
+    from gui.presenter import Presenter
     from gui.status import StatusBar
     from gui.strips import NoticeStrip
     from gui.templates import Template
+    from gui.views.author import AuthorView
+    from gui.views.gallery import Gallery
     from gui.views.machine import MachineView
     from gui.views.timeline import TimelineView
 
@@ -47,6 +53,7 @@ class MainWindow(QMainWindow):
     document: Document
     files: Files
     opener: Opener
+    library: Library
     exporter: Exporter
     player: Player
     address_bar: AddressBar
@@ -71,7 +78,11 @@ class MainWindow(QMainWindow):
             }
         )
         self.tabs = self.center.tabs
-        self.setCentralWidget(self.center)
+        self.middle = QStackedWidget()
+        self.middle.addWidget(self.center)
+        self.setCentralWidget(self.middle)
+        self.gallery: Gallery | None = None
+        self.presenter: Presenter | None = None
         self.docks = {
             name: Dock(name, title, Lazy(name), self)
             for name, title in (
@@ -80,10 +91,11 @@ class MainWindow(QMainWindow):
                 ("inspector", self.tr("Inspector")),
                 ("findings", self.tr("Findings")),
                 ("help", self.tr("Help")),
+                ("demos", self.tr("Stops of the demo")),
             )
         }
-        timeline, machine, inspector, findings, help_ = self.docks.values()
-        self.layout_ = Layout(self, [timeline, machine], [inspector, findings], [help_])
+        timeline, machine, inspector, findings, help_, stops = self.docks.values()
+        self.layout_ = Layout(self, [timeline, machine], [inspector, findings], [help_, stops])
         self._build_bars()
         self.setWindowTitle("Walkscope")
         self.setAcceptDrops(True)
@@ -97,6 +109,7 @@ class MainWindow(QMainWindow):
             "@events": menus.events_section(self),
             "@docks": menus.docks_section(list(self.docks.values())),
             "@scheme": menus.scheme_section(self.actions_),
+            "@demos": menus.demos_section(lambda name: self.play_demo(name)),
             "@sights": menus.sights_section(lambda number: self.opener.open_built_in(number)),
         }
         menus.build_menus(self, self.actions_, sections)
@@ -110,10 +123,12 @@ class MainWindow(QMainWindow):
         """Make the document, with images from ``library``, and all that shows it: once, after the first paint."""
         from gui.contents import fill
 
+        self.library = library
         fill(self, library)
         self.is_filled = True
-        if not self._is_restored:
+        if not self._is_restored and not self.is_on_gallery:
             self.layout_.measure()
+        self.document.changed.connect(self.leave_gallery)
         self.document.changed.connect(self._refresh)
         self.document.undo_stack.indexChanged.connect(self._refresh)
         self.player.changed.connect(self._show_playing)
@@ -171,6 +186,100 @@ class MainWindow(QMainWindow):
 
     def _on_focus(self, old: QWidget | None, now: QWidget | None) -> None:
         self.actions_.keep_keys(now)
+
+    # --- the start page
+
+    @property
+    def is_on_gallery(self) -> bool:
+        return self.gallery is not None and self.middle.currentWidget() is self.gallery
+
+    def show_gallery(self) -> None:
+        """The start page in place of all else; what is open stays open behind it."""
+        if self.gallery is None:
+            from gui.views.gallery import Gallery
+
+            new = QMenu(self)
+            new.aboutToShow.connect(lambda: menus.fill_templates(new, self.begin))
+            buttons = [self.actions_[id] for id in ("open", "open-built-in")]
+            self.gallery = Gallery(self.recent, buttons, new, self)
+            self.gallery.play.connect(self.play_demo)
+            self.gallery.open.connect(lambda path: self.opener.open(path))
+            self.gallery.back.connect(self.leave_gallery)
+            self.middle.addWidget(self.gallery)
+        self.layout_.set_aside(self.tool_bar)
+        self.gallery.offer_back(self.files.shown_name if self.is_filled and self.document.is_open else "")
+        self.middle.setCurrentWidget(self.gallery)
+        self.gallery.demos[0].setFocus()
+
+    def leave_gallery(self) -> None:
+        """Back to the views and docks, as they were."""
+        if self.is_on_gallery:
+            self.middle.setCurrentWidget(self.center)
+            self.layout_.bring_back()
+            if not self._is_restored:
+                self._is_restored = True
+                self.layout_.measure()
+            self.tabs.currentWidget().setFocus()
+
+    # --- demos
+
+    def play_demo(self, name: str) -> None:
+        """One of those that come with the program."""
+        from gui import demos
+
+        self._play(demos.load(name), self.library, name, 0)
+
+    def present(self, number: int = 0) -> None:
+        """The demo of what is open, from stop ``number`` (from 0) on."""
+        self.document.settle()
+        self._play(self.document.scenario, self.document.images, self.files.shown_name, number)
+
+    def _play(self, scenario: Scenario, images: Images, name: str, number: int) -> None:
+        from gui.presenter import Presenter
+
+        if self.presenter is None and self.is_filled:
+            self.presenter = Presenter(self._settings, scenario, images, name)
+            self.presenter.left.connect(self._on_played)
+            self.presenter.begin(number)
+
+    def _on_played(self) -> None:
+        if self.presenter is not None:
+            self.presenter.deleteLater()
+            self.presenter = None
+        self.activateWindow()
+
+    @property
+    def author(self) -> AuthorView:
+        return self.lazy("demos").open()  # type: ignore[return-value]
+
+    def bring(self, *names: str) -> None:
+        """Show the views of these names, in tabs and docks; '' is none."""
+        for name in filter(None, names):
+            if name in self.docks:
+                is_new = not self.docks[name].isVisible()
+                self.docks[name].show()
+                self.docks[name].raise_()
+                if is_new and name == "demos":
+                    self.layout_.favour(self.docks[name])
+            else:
+                self.tabs.setCurrentWidget(self.lazy(name))
+
+    def record_stop(self) -> None:
+        """What is on the screen becomes a stop after the current one, ready to be written about."""
+        self.bring("demos")
+        name, view = self.tabs.currentWidget().page, self.tabs.currentWidget().view  # type: ignore[attr-defined]
+        self.author.record(name, getattr(view, "zoom", 1.0))
+
+    def record_pictures(self) -> None:
+        """Each stop of what is open as a PNG, in a folder that is asked for."""
+        from gui.recorder import Recorder
+
+        folder = self.prompts.folder(self, self.tr("Folder for the pictures"), self.recent.folder())
+        if folder:
+            recorder = Recorder(self._settings, folder)
+            recorder.record(self.document.scenario, self.document.images, Path(self.files.shown_name).stem)
+            text = self.tr("Pictures of the stops: {count}, in {folder}.")
+            self.notice.tell(text.format(count=recorder.count, folder=folder))
 
     # --- commands
 
@@ -286,6 +395,8 @@ class MainWindow(QMainWindow):
         if self.is_filled and not self.files.may_leave():
             event.ignore()
             return
+        if self.presenter is not None:
+            self.presenter.close()
         if self.is_filled:
             self.files.close()
             from gui.jobs import runner

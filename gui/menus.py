@@ -79,22 +79,23 @@ def templates_section(begin: Callable[["Template | None"], None]) -> Fill:
 
     def fill(menu: QMenu) -> None:
         submenu = menu.addMenu(translate("Menus", "&New scenario"))
-
-        def refill() -> None:
-            from gui.templates import templates
-
-            if submenu.isEmpty():
-                submenu.addAction(translate("Menus", "&Empty")).triggered.connect(lambda: begin(None))
-                submenu.addSeparator()
-                for template in templates():
-                    action = submenu.addAction(template.name)
-                    action.setToolTip(template.summary)
-                    action.setStatusTip(template.summary)
-                    action.triggered.connect(lambda _=False, template=template: begin(template))
-
-        menu.aboutToShow.connect(refill)
+        menu.aboutToShow.connect(lambda: fill_templates(submenu, begin))
 
     return fill
+
+
+def fill_templates(menu: QMenu, begin: Callable[["Template | None"], None]) -> None:
+    """Put the scenarios to start from into ``menu``, where they are not in it yet."""
+    from gui.templates import templates
+
+    if menu.isEmpty():
+        menu.addAction(translate("Menus", "&Empty")).triggered.connect(lambda: begin(None))
+        menu.addSeparator()
+        for template in templates():
+            action = menu.addAction(template.name)
+            action.setToolTip(template.summary)
+            action.setStatusTip(template.summary)
+            action.triggered.connect(lambda _=False, template=template: begin(template))
 
 
 def events_section(window: "MainWindow") -> Fill:
@@ -132,6 +133,27 @@ def scheme_section(actions: Actions) -> Fill:
         for id in ("scheme-system", "scheme-light", "scheme-dark"):
             group.addAction(actions[id])
             submenu.addAction(actions[id])
+
+    return fill
+
+
+def demos_section(play: Callable[[str], None]) -> Fill:
+    """The demos that come with the program, looked up when the menu is shown."""
+
+    def fill(menu: QMenu) -> None:
+        submenu = menu.addMenu(translate("Menus", "P&lay"))
+
+        def refill() -> None:
+            from gui import demos
+
+            if submenu.isEmpty():
+                for shown in demos.shown():
+                    action = submenu.addAction(shown.title.replace("&", "&&"))
+                    action.setToolTip(shown.summary)
+                    action.setStatusTip(shown.summary)
+                    action.triggered.connect(lambda _=False, name=shown.name: play(name))
+
+        menu.aboutToShow.connect(refill)
 
     return fill
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from engine import events as ev
-from engine.edits import Edit, Insert, Move, Remove
+from engine.edits import Edit, moved
 
 
 class Pin(msgspec.Struct, frozen=True):
@@ -28,7 +28,7 @@ class Pins(msgspec.Struct, frozen=True):
 
     def after(self, edit: Edit) -> "Pins":
         """The same moments once ``edit`` has moved the steps."""
-        return Pins(*(msgspec.structs.replace(pin, step=_moved(pin.step, edit)) if pin else None
+        return Pins(*(msgspec.structs.replace(pin, step=moved(pin.step, edit)) if pin else None
                       for pin in (self.a, self.b)))  # fmt: skip
 
 
@@ -36,16 +36,3 @@ def before_change(events: Sequence[ev.Event], step: int) -> int:
     """The step before the last mode change up to ``step``; where there is none, the step before it."""
     changes = (n for n in range(step - 1, -1, -1) if isinstance(events[n], ev.ChangeMode))
     return next(changes, max(0, step - 1))
-
-
-def _moved(step: int, edit: Edit) -> int:
-    """``step`` counts the events before a moment, so an event that comes or goes before it moves it."""
-    match edit:
-        case Insert(at=at):
-            return step + (at < step)
-        case Remove(at=at):
-            return step - (at < step)
-        case Move(at=at, to=to):
-            left = step - (at < step)
-            return left + (to < left + (at < step))
-    return step

@@ -8,6 +8,7 @@ from gui import theme
 from gui.theme import Scheme
 
 _SCHEME, _SCALE = "look/scheme", "look/text"
+_FACTOR = "textFactor"
 STEP, LEAST, MOST = 1.1, -4, 8
 """Each step makes text so many times as large; the least and the most of them."""
 
@@ -36,12 +37,17 @@ class Appearance:
         self._settings.setValue(_SCALE, max(LEAST, min(self.steps + by, MOST)) if by else 0)
         self.apply()
 
+    def enlarge(self, factor: float) -> None:
+        """All text so many times as large until further notice, for an audience; 1: as the user has it."""
+        QApplication.instance().setProperty(_FACTOR, factor)  # type: ignore[union-attr]
+        self.apply()
+
     def apply(self) -> None:
         """Put colours and text size on the application."""
         application = QApplication.instance()
         assert isinstance(application, QApplication)
         font = QFont(_desktop_font(application))
-        font.setPointSizeF(font.pointSizeF() * STEP**self.steps)
+        font.setPointSizeF(font.pointSizeF() * STEP**self.steps * (application.property(_FACTOR) or 1.0))
         application.setFont(font)
         theme.use(self.scheme)
 

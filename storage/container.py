@@ -51,7 +51,7 @@ def unpack(data: bytes) -> tuple[Content, Version]:
             tables = read_tables(run, schema.TABLES.values())
         sealed = rows.typed("seal", tables.pop("seal"))
         seal.verify(tables, sealed)
-        return rows.to_content(tables), version
+        return rows.to_content(tables, version), version
 
 
 def peek(data: bytes) -> Peek:
@@ -98,7 +98,7 @@ def _opened(data: bytes) -> Iterator[tuple[sqlite3.Connection, Version]]:
     """The database in ``data``, in the schema of today."""
     connection, version = guard.open_bytes(data)
     with closing(connection):
-        if RELEASES[version.major].upgrade is None:
+        if version >= (schema.MAJOR, schema.MINOR):
             yield connection, version
         else:
             with closing(_upgraded(connection, version.major)) as current:
@@ -106,7 +106,10 @@ def _opened(data: bytes) -> Iterator[tuple[sqlite3.Connection, Version]]:
 
 
 def _upgraded(old: sqlite3.Connection, major: int) -> sqlite3.Connection:
-    """A copy of an older file's database in today's schema: its seals verified, migrated step by step, sealed anew."""
+    """A copy of an older file's database in today's schema: its seals verified, migrated step by step, sealed anew.
+
+    Tables that it cannot have, since a minor version brought them, are made: they are empty.
+    """
     copy = sqlite3.connect(":memory:", isolation_level=None)
     try:
         old.backup(copy)
@@ -119,6 +122,10 @@ def _upgraded(old: sqlite3.Connection, major: int) -> sqlite3.Connection:
         while (step := RELEASES[major].upgrade) is not None:
             step(copy)
             major += 1
+        there = {name for (name,) in copy.execute("SELECT name FROM sqlite_schema")}
+        for statement in schema.CREATE:
+            if statement.split()[2] not in there:
+                copy.execute(statement)
         with core(copy) as run, run.begin():
             tables = read_tables(run, (table for name, table in schema.TABLES.items() if name != "seal"))
             tables["event"] = seal.with_links("event", [row[:-1] for row in tables["event"]])

@@ -46,15 +46,6 @@ class Note(_Texts, frozen=True):
     text: str
 
 
-class Stop(_Texts, frozen=True):
-    """A stop of a demo session: what is shown (``view``) and what is said."""
-
-    step: int
-    title: str
-    text: str
-    view: Json = {}
-
-
 class Embedding(msgspec.Struct, frozen=True):
     """What of a memory image travels in the file.
 
@@ -89,7 +80,6 @@ class Content(msgspec.Struct, frozen=True):
     pins: tuple[Pin, ...] = ()
     bookmarks: tuple[Bookmark, ...] = ()
     notes: tuple[Note, ...] = ()
-    narration: tuple[Stop, ...] = ()
     images: tuple[ImageFile, ...] = ()
     frames: dict[bytes, bytes] = {}
     view_state: Json = {}
@@ -97,5 +87,5 @@ class Content(msgspec.Struct, frozen=True):
 
 
 __all__ = [
-    "Bookmark", "Content", "Embedding", "ImageFile", "ImageRef", "Json", "Note", "Pin", "Scenario", "Stop",
+    "Bookmark", "Content", "Embedding", "ImageFile", "ImageRef", "Json", "Note", "Pin", "Scenario",
 ]  # fmt: skip

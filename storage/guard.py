@@ -112,7 +112,7 @@ def _check_schema(connection: sqlite3.Connection, version: Version) -> None:
 
     A newer minor version may have more tables of plain columns; they are never read.
     """
-    ours = {(sql.split()[2], sql) for sql in migrations.RELEASES[version.major].create}
+    ours = {(sql.split()[2], sql) for sql in migrations.RELEASES[version.major].schema(version.minor)}
     rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchmany(len(ours) + 64)
     found = {(name, sql) for kind, name, table, sql in rows if kind == "table" and name == table}
     additions = found - ours

@@ -10,13 +10,15 @@ from urllib.parse import quote, unquote_to_bytes
 import msgspec
 
 from engine import codec
+from engine.demo import Demo, Stop
 from engine.errors import InputError
 from engine.events import Event
 from engine.machine import Configuration
 from engine.scenario import Scenario
 from storage import schema
-from storage.content import Bookmark, Content, Embedding, ImageFile, Json, Note, Pin, Stop
+from storage.content import Bookmark, Content, Embedding, ImageFile, Json, Note, Pin
 from storage.errors import Problem, StorageError, plain
+from storage.guard import Version
 from storage.seal import Rows, damaged
 
 MAX_DEPTH = 32
@@ -48,19 +50,31 @@ def of_content(content: Content) -> dict[str, Rows]:
             for n, mark in enumerate(content.bookmarks, 1)
         ],
         "note": [(n, note.step, note.text) for n, note in enumerate(content.notes, 1)],
-        "narration": [
-            (n, stop.step, stop.title, stop.text, _to_json(stop.view)) for n, stop in enumerate(content.narration, 1)
-        ],
+        "narration": [_of_stop(n, stop) for n, stop in enumerate(content.scenario.demo.stops, 1)],
         "image": [_of_image(n, image) for n, image in enumerate(content.images, 1)],
         "frame": [(n, digest, content.frames[digest]) for n, digest in enumerate(sorted(content.frames), 1)],
         "image_frame": list(_image_frames(content)),
         "view_state": [(name, _to_json(content.view_state[name])) for name in sorted(content.view_state)],
         "thumbnail": [(1, content.thumbnail)] if content.thumbnail else [],
+        "demo": _of_demo(content.scenario.demo),
     }
 
 
 def _to_json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+def _of_demo(demo: Demo) -> Rows:
+    return [(1, demo.title, demo.summary)] if demo.title or demo.summary else []
+
+
+_COLUMNS = ("step", "title", "text")
+"""Of a stop; all else of it is in the column ``view``."""
+
+
+def _of_stop(number: int, stop: Stop) -> tuple[Any, ...]:
+    view = {name: value for name, value in codec.to_plain(stop).items() if name not in _COLUMNS}
+    return number, stop.step, stop.title, stop.text, _to_json(view)
 
 
 def _of_image(number: int, image: ImageFile) -> tuple[Any, ...]:
@@ -104,8 +118,8 @@ def _converted(name: str, rows: Rows) -> list[Any]:
 # --- from rows
 
 
-def to_content(tables: dict[str, Rows]) -> Content:
-    """The document that the rows (all but those of ``seal``) describe. Raises StorageError."""
+def to_content(tables: dict[str, Rows], version: Version) -> Content:
+    """The document that the rows (all but those of ``seal``) of a file of ``version`` describe. Raises StorageError."""
     rows = {name: typed(name, found) for name, found in tables.items()}
     for name, found in rows.items():
         _check_numbers(name, found)
@@ -113,14 +127,13 @@ def to_content(tables: dict[str, Rows]) -> Content:
     if len(frames) < len(rows["frame"]):
         raise damaged("a frame is in it twice")
     return Content(
-        scenario=_scenario(rows["scenario"], rows["event"]),
+        scenario=_scenario(rows["scenario"], rows["event"], _demo(rows["demo"], rows["narration"], version)),
         pins=tuple(Pin(row.name, row.step, row.pcpu) for row in rows["pin"]),
         bookmarks=tuple(
             Bookmark(row.name, row.step, None if row.address is None else int(row.address, 16), _view(row.view))
             for row in rows["bookmark"]
         ),
         notes=tuple(Note(row.step, row.text) for row in rows["note"]),
-        narration=tuple(Stop(row.step, row.title, row.text, _view(row.view)) for row in rows["narration"]),
         images=_images(rows["image"], rows["image_frame"], rows["frame"]),
         frames=frames,
         view_state={row.name: _from_json(row.value) for row in rows["view_state"]},
@@ -133,7 +146,22 @@ def _check_numbers(name: str, rows: list[Any]) -> None:
         raise damaged(f"rows of its table “{name}” are missing")
 
 
-def _scenario(rows: list[schema.ScenarioRow], events: list[schema.EventRow]) -> Scenario:
+def _demo(rows: list[schema.DemoRow], stops: list[schema.NarrationRow], version: Version) -> Demo:
+    """Version 1.0 did not say what the view of a stop holds, so nothing of that is known."""
+    known = version > (1, 0)
+    title, summary = (rows[0].title, rows[0].summary) if rows else ("", "")
+    return Demo(title, summary, tuple(_stop(row, _view(row.view) if known else {}) for row in stops))
+
+
+def _stop(row: schema.NarrationRow, view: Json) -> Stop:
+    plain = {**view, "step": row.step, "title": row.title, "text": row.text}
+    try:
+        return codec.from_plain(plain, Stop, "stop")
+    except InputError as error:
+        raise damaged(f"its stop {row.number} cannot be: {_reason(error)}") from None
+
+
+def _scenario(rows: list[schema.ScenarioRow], events: list[schema.EventRow], demo: Demo) -> Scenario:
     if len(rows) != 1:
         raise damaged("what it starts from is missing")
     if rows[0].format != codec.FORMAT:
@@ -147,7 +175,7 @@ def _scenario(rows: list[schema.ScenarioRow], events: list[schema.EventRow]) -> 
         raise
     except InputError as error:
         raise damaged(f"its configuration: {_reason(error)}") from None
-    return Scenario(configuration, _events([row.body for row in events]))
+    return Scenario(configuration, _events([row.body for row in events]), demo)
 
 
 def _events(bodies: list[str]) -> tuple[Event, ...]:

@@ -12,12 +12,12 @@ from sqlalchemy import Column, Integer, LargeBinary, MetaData, Table, Text
 
 from engine import codec
 from engine.arch.memory import FRAME_SIZE, FRAMES_END
-from storage.migrations import v1
+from storage.migrations import RELEASES
 
 APPLICATION_ID = int.from_bytes(b"WScp", "big")
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 """A program reads every minor version of its major version, and older major versions through `storage.migrations`."""
-CREATE = v1.CREATE
+CREATE = RELEASES[MAJOR].schema(MINOR)
 
 MAX_FILE = 256 << 20
 """Bytes of a file. Opening one takes about three times its size of memory."""
@@ -87,6 +87,12 @@ class NarrationRow(Row, frozen=True):
     view: String
 
 
+class DemoRow(Row, frozen=True):
+    number: One
+    title: Name
+    summary: String
+
+
 class ImageRow(Row, frozen=True):
     """``machine`` is None where no frames of the image are embedded."""
 
@@ -132,6 +138,7 @@ ROWS: dict[str, type[Row]] = {
     "scenario": ScenarioRow, "event": EventRow, "pin": PinRow, "bookmark": BookmarkRow, "note": NoteRow,
     "narration": NarrationRow, "image": ImageRow, "frame": FrameRow, "image_frame": ImageFrameRow,
     "view_state": ViewStateRow, "thumbnail": ThumbnailRow, "seal": SealRow,
+    "demo": DemoRow,
 }  # fmt: skip
 KEYS: dict[str, tuple[str, ...]] = {"image_frame": ("image", "pfn"), "view_state": ("name",), "seal": ("part",)}
 """Primary keys; that of other tables is ``number``. Rows are read, and sealed, in this order."""

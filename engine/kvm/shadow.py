@@ -467,6 +467,13 @@ class ShadowMmu:
                 if present:
                     self.did("kvm_mmu_track_write()", f"the SPTE at {address:#x} is dropped")
 
+    def note_use(self, address: int) -> None:
+        """clear_sp_write_flooding_count(): the table that holds ``address`` is used; writes are counted from here
+        on."""
+        page = self.pages.page(address)
+        if page is not None and page.writes:
+            self._put(msgspec.structs.replace(page, writes=0))
+
     def _is_misaligned(self, page: ShadowPage, gpa: int, size: int) -> bool:
         entry, offset = 4 if is_four_byte(self.module.kernel, page.role) else 8, gpa & 0xFFF
         if not offset & (entry - 1) and size == 1:

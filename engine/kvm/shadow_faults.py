@@ -65,6 +65,8 @@ class ShadowFault:
         if not self._present or not self._check.writes or not self._shadow.pages.is_tracked(gpa >> FRAME_BITS):
             return ""
         self._path.did("page_fault_handle_page_track()", f"GPA {gpa:#x} holds a guest table that KVM mirrors")
+        for at in self._shadow.walk(self._root, self._address):
+            self._shadow.note_use(at.address)  # shadow_page_table_clear_flood()
         return "WRITE_PROTECTED"
 
     def _map(self, walked: GuestWalk | None, gpa: int, access: int, most: int) -> str:
@@ -142,6 +144,7 @@ class ShadowFault:
         before it is linked; the SPTE of the guest's leaf level."""
         at = self._first()
         while at is not None and at.level > walked.level:
+            self._shadow.note_use(at.address)
             parent = self._parent(at, walked)
             entry = walked.entry(at.level - 1)
             child = self._shadow.child(at, parent, entry.table >> FRAME_BITS, direct=False, access=entry.above)
@@ -173,6 +176,7 @@ class ShadowFault:
                 goal -= 1
             if at.level == goal:
                 return at
+            self._shadow.note_use(at.address)
             if is_table:
                 self._validate(at, access)
                 at = Spte(at.level, at.address, self._path.world.word(at.address))
@@ -211,32 +215,41 @@ class ShadowFault:
         return "EMULATE"
 
     def _prefetch(self, at: Spte, table: ShadowPage) -> None:
-        """FNAME(pte_prefetch)(): neighbours whose pages the host has present, as far as the guest has used them."""
+        """FNAME(pte_prefetch)(): neighbours whose pages the host has present, up to the first that cannot be mapped
+        so."""
         path, spte = self._path, self._module.spte
         first = (at.address & 0xFFF) >> 3 & ~(PREFETCH - 1)
         count = 0
         for n in range(first, first + PREFETCH):
             address = table.table + n * 8
             value = path.world.word(address)
-            if address == at.address or spte.is_present(value) or spte.is_mmio(value):
+            if address == at.address or spte.is_present(value):
                 continue
-            entry = self._shadow.guest_entry(table, n)
-            access = self._shadow.usable(table, *entry) if entry else None
-            if entry is None or access is None:
-                continue
-            lv, gpte = entry
-            gpa = gpte & lv.page_address
-            slot = find(path.vm.slots, gpa)
-            if slot is None or slot.dirty_log:
-                continue
-            found = mm.lookup(path.world.memory, path.space.levels, path.space.root, slot.to_hva(gpa))
-            if found is None or slot.read_only:
-                continue
-            hpa = found.hpa + slot.to_hva(gpa) - found.hva
-            changed, _ = self._shadow.set_leaf(
-                Spte(1, address, value), table, slot, hpa, gpa >> FRAME_BITS, access, host_writable=found.write,
-                prefetched=True,
-            )  # fmt: skip
-            count += changed
+            if not self._prefetch_one(Spte(1, address, value), table, n):
+                break
+            count += 1
         if count:
             path.did("FNAME(pte_prefetch)()", f"{count} neighbours are mapped too")
+
+    def _prefetch_one(self, at: Spte, table: ShadowPage, n: int) -> bool:
+        """FNAME(prefetch_gpte)(): as far as the guest has used the page, and without a page to be fetched for it."""
+        path = self._path
+        entry = self._shadow.guest_entry(table, n)
+        access = self._shadow.usable(table, *entry) if entry else None
+        if entry is None or access is None:
+            if entry is not None and at.value != self._module.spte.absent:
+                self._shadow.zap_entry(table, at.address)  # prefetch_invalid_gpte() drops what is there, an MMIO mark
+            return False
+        lv, gpte = entry
+        gpa = gpte & lv.page_address
+        slot = find(path.vm.slots, gpa)
+        if slot is None or slot.read_only or (slot.dirty_log and access & ACC_WRITE):
+            return False
+        found = mm.lookup(path.world.memory, path.space.levels, path.space.root, slot.to_hva(gpa))
+        if found is None:
+            return False
+        hpa = found.hpa + slot.to_hva(gpa) - found.hva
+        self._shadow.set_leaf(
+            at, table, slot, hpa, gpa >> FRAME_BITS, access, host_writable=found.write, prefetched=True
+        )
+        return True

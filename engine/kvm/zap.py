@@ -237,7 +237,8 @@ HostSize = Callable[[int], int]
 
 def recover(world: World, module: Module, vm: Vm, slot: Memslot, host_size: HostSize) -> tuple[Vm, int]:
     """Zap the tables of ``slot`` that stand where a large page could (kvm_tdp_mmu_zap_collapsible_sptes()), once dirty
-    logging is over; how many. The next fault maps the large page."""
+    logging is over, and of mirror tables the SPTEs (kvm_rmap_zap_collapsible_sptes()); how many. The next fault maps
+    the large page."""
     count = 0
     for root in vm.roots:
         for gpa, at in sptes(world, module, root, slot.gpa, slot.gpa + slot.size, lowest=2):
@@ -248,7 +249,17 @@ def recover(world: World, module: Module, vm: Vm, slot: Memslot, host_size: Host
                 vm, _ = free_below(world, module, vm, at)
                 world.write_word(at.address, module.spte.absent)
                 count += 1
-    return vm, count
+    small = []
+    for address in _mirror_leaves(vm, slot.gpa, slot.gpa + slot.size):
+        page, leaf = vm.shadow.page(address), vm.shadow.leaf(address)
+        if page is None or leaf is None or not page.role.direct:
+            continue  # a guest's own 4-KiB page stays one
+        gpa = leaf.gfn << FRAME_BITS
+        size = host_size(max(gpa, slot.gpa))
+        if mmu.largest_level(module, vm, slot, size, gpa, module.max_huge_page_level)[0] > page.role.level:
+            small.append(address)
+    _rewrite(world, dict.fromkeys(small, module.spte.absent))
+    return msgspec.structs.replace(vm, shadow=vm.shadow.without_leaves(small)), count + len(small)
 
 
 # --- ageing

@@ -180,7 +180,7 @@ def _restore(state: State, event: ev.RestoreGuest, images: Images) -> Result:
     if isinstance(made, Refusal):
         return made
     number = len(made.vms) - 1
-    for start, end in _ranges(image):
+    for start, end in slot_ranges(image):
         made = _add(made, number, image, event, start, end)
     for index, cpu in enumerate(image.cpus):
         steps: tuple[ev.Event, ...] = (
@@ -198,7 +198,7 @@ def _restore(state: State, event: ev.RestoreGuest, images: Images) -> Result:
     return msgspec.structs.replace(made, effect=Effect(notes=(note,)))
 
 
-def _ranges(image: Image) -> list[tuple[int, int]]:
+def slot_ranges(image: Image) -> list[tuple[int, int]]:
     """The stretches of guest memory (byte addresses) that get a memslot each."""
     found: list[tuple[int, int]] = []
     for start, end in image.known():

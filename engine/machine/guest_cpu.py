@@ -68,8 +68,8 @@ def _changed_mode(state: State, vm: Vm, vcpu: Vcpu) -> State:
 
 def _new_cr3(state: State, vm: Vm, vcpu: Vcpu, flushes: bool) -> State:
     """kvm_mmu_new_pgd(), and kvm_mmu_sync_roots() where the TLB is flushed."""
-    if vcpu.role.direct:
-        told = ("kvm_set_cr3()", "not intercepted: KVM mirrors nothing of this guest's tables")
+    if not _mirrors_its_tables(state, vcpu):
+        told = ("MOV to CR3", "not intercepted: KVM mirrors nothing of this guest's tables")
         return msgspec.structs.replace(state, effect=did(told))
     new = contexts.load_cr3(vcpu)
     if new.root is None:
@@ -84,6 +84,11 @@ def _new_cr3(state: State, vm: Vm, vcpu: Vcpu, flushes: bool) -> State:
     return after(state, world, vm=shadow.vm, effect=effect)
 
 
+def _mirrors_its_tables(state: State, vcpu: Vcpu) -> bool:
+    """Whether KVM mirrors the tables of what runs on ``vcpu``, and not none at all, or those of its hypervisor."""
+    return not vcpu.role.direct and state.l1_stage(vcpu) is None
+
+
 def _invlpg(state: State, event: ev.InvalidatePage, images: Images) -> Result:
     """kvm_mmu_invlpg(): in the root in use and in those that are kept."""
     found = state.vcpu(event.vm, event.vcpu)
@@ -91,7 +96,7 @@ def _invlpg(state: State, event: ev.InvalidatePage, images: Images) -> Result:
         return found
     vm, vcpu = found
     paging = state.guest_paging(vcpu)
-    if vcpu.role.direct or (vcpu.nested is not None and state.l1_stage(vcpu) is not None):
+    if not _mirrors_its_tables(state, vcpu):
         told = ("INVLPG", "not intercepted: KVM mirrors nothing of this guest's tables")
         return msgspec.structs.replace(state, effect=did(told))
     if paging.mode.is_long and not is_canonical(event.address, paging.width):

@@ -11,7 +11,7 @@ from engine.arch.walk import Walk, walk
 from engine.machine.state import Refusal, State, unpaged
 
 
-class Place(msgspec.Struct, frozen=True):
+class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Whose address it is.
 
     On an image: its processor. On a host: vCPU ``vcpu`` of VM ``vm``, or, where ``pcpu`` is set, the host itself on
@@ -80,7 +80,8 @@ def look_logical(
     L1's and L0's for L1. The hardware makes another one (`look`), for L0 has folded L1's tables and its own into
     one.
 
-    Of L0's tables for L1 only the addresses count: what L0 write-protects, to see L1's stores, L1 may write all the same.
+    Of L0's tables for L1 only the addresses count: what L0 write-protects, to see L1's stores, L1 may write all the
+    same.
     """
     found = stages(state, place, cpl)
     if isinstance(found, Refusal):

@@ -42,6 +42,10 @@ class Prompts:
         )
         return QFileDialog.getSaveFileName(parent, title, suggested, ";;".join(filters))[0]
 
+    def folder(self, parent: QWidget | None, title: str, suggested: str) -> str:
+        """A folder to write into; empty where the user changed his mind."""
+        return QFileDialog.getExistingDirectory(parent, title, suggested)
+
     def report_to_save(self, parent: QWidget | None, title: str, suggested: str) -> str:
         """The path for a report, whose ending says what it becomes; empty where the user changed his mind."""
         dialog = report_dialog(parent, title, suggested)

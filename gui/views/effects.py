@@ -40,6 +40,7 @@ class EffectsView(QWidget):
         self._asked: Question | None = None
         self._picture: Picture | None = None
         self._showing = False
+        self._wanted_zoom: float | None = None
         self._key = key = f"effects {id(self)}"
         self._build()
         document.changed.connect(self._on_change)
@@ -149,6 +150,20 @@ class EffectsView(QWidget):
         else:
             self._show_selection()
 
+    @property
+    def zoom(self) -> float:
+        return self.bands.zoom
+
+    def zoom_to(self, zoom: float) -> None:
+        """Zoom the bands, once there are any."""
+        self._wanted_zoom = zoom
+        self._zoom_bands()
+
+    def _zoom_bands(self) -> None:
+        if self._picture is not None and self._wanted_zoom is not None:
+            self.bands.zoom_to(self._wanted_zoom)
+            self._wanted_zoom = None
+
     def _on_stopped(self) -> None:
         self._asked = self._picture = None
         text = self.tr("The comparison was cancelled. Go to another step, or come back to this tab, to start it again.")
@@ -169,6 +184,7 @@ class EffectsView(QWidget):
         self.model.show_comparison(comparison)
         self._stack.setCurrentIndex(1)
         self._show_selection()
+        self._zoom_bands()
 
     def _walks(self, side: Side, other: Side | None) -> str:
         """How the hardware of a side walks its tables."""

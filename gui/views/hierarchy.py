@@ -25,6 +25,13 @@ class HierarchyView(QWidget):
         layout.addWidget(self.canvas, 1)
         layout.addWidget(self.breakdown)
 
+    @property
+    def zoom(self) -> float:
+        return self.canvas.zoom
+
+    def zoom_to(self, zoom: float) -> None:
+        self.canvas.zoom_to(zoom)
+
 
 class AddressBreakdown(QWidget):
     """The walked address: its slots, its offset, and what came of it. A click on a level lights its reference."""

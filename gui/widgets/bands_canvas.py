@@ -79,6 +79,17 @@ class BandsCanvas(QWidget):
             around = at if at is not None and inside else (self._view.low + self._view.high) / 2
         self._look(self._view.zoomed(factor, around))
 
+    @property
+    def zoom(self) -> float:
+        """How many times the whole axis is as long as what is shown of it."""
+        return 1 / (self._view.high - self._view.low)
+
+    def zoom_to(self, zoom: float) -> None:
+        """Zoom, with the selected address in sight."""
+        self.fit()
+        if zoom > 1:
+            self.zoom_by(zoom)
+
     def fit(self) -> None:
         self._look(WHOLE)
 

@@ -216,9 +216,18 @@ class HierarchyCanvas(QAbstractScrollArea):
                 return at
         return view.center()
 
+    @property
+    def zoom(self) -> float:
+        """How many times the whole width is as wide as the window."""
+        return self._zoom
+
     def fit(self) -> None:
         """The whole width in the window."""
-        self._zoom = 1.0
+        self.zoom_to(1.0)
+
+    def zoom_to(self, zoom: float) -> None:
+        """Zoom, with the selected entry in sight."""
+        self._zoom = max(LEAST_ZOOM, min(MOST_ZOOM, zoom))
         self._lay_out()
         self._reveal()
 

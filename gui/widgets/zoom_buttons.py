@@ -1,7 +1,7 @@
 """Smaller, fit, larger: the buttons in the corner of a picture that zooms, and the keys."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QHBoxLayout, QToolButton, QWidget
@@ -15,6 +15,15 @@ FACTOR = 1.5
 class Zoomable(Protocol):
     def zoom_by(self, factor: float) -> None: ...
     def fit(self) -> None: ...
+
+
+@runtime_checkable
+class Zooming(Protocol):
+    """A view whose picture zooms: how many times it is as large as the whole of it would be."""
+
+    @property
+    def zoom(self) -> float: ...
+    def zoom_to(self, zoom: float) -> None: ...
 
 
 def zoom_by_key(picture: Zoomable, key: Qt.Key) -> bool:

@@ -23,3 +23,8 @@ CREATE = (
     "CREATE TABLE seal (part TEXT NOT NULL PRIMARY KEY, rows INTEGER NOT NULL, checksum BLOB NOT NULL)"
     " STRICT, WITHOUT ROWID",
 )
+
+ADDED = {
+    1: ("CREATE TABLE demo (number INTEGER PRIMARY KEY, title TEXT NOT NULL, summary TEXT NOT NULL) STRICT",),
+}
+"""What each minor version added, frozen like the rest. 1.1: what a demo is called; ``narration`` has its stops."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from tests.conftest import ROOT
-from tests.docs import amd_report, host_mode, linux_guest
+from tests.docs import amd_report, host_mode, linux_guest, mirroring
 
 FOLDER = ROOT / "resources" / "docs"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -49,5 +49,6 @@ class Page(msgspec.Struct, frozen=True):
 PAGES = (
     Page("effects-on-a-linux-guest.md", linux_guest.fields, linux_guest.IMAGE),
     Page("host-mode-after-kvm-init.md", host_mode.fields),
+    Page("mirroring-l1.md", mirroring.fields),
     Page("report-amd-4-to-5.txt", amd_report.fields),
 )

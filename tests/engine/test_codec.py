@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from engine import codec
 from engine import events as ev
 from engine.arch.registers import Registers
-from engine.edits import Configure, Edit, Insert, Move, Remove, Replace
+from engine.demo import Demo, Stop
+from engine.edits import Configure, Edit, Insert, Move, Narrate, Remove, Replace
 from engine.errors import InputError
 from engine.machine import Configuration
 from engine.scenario import Scenario
@@ -36,6 +37,7 @@ EDIT = st.one_of(
     st.builds(Remove, st.integers(0, 99)),
     st.builds(Move, st.integers(0, 9), st.integers(0, 9)),
     st.just(Configure(Configuration())),
+    st.builds(Narrate, st.builds(Demo, st.text(), st.text(), st.lists(st.builds(Stop, st.integers(0, 9))).map(tuple))),
 )
 
 

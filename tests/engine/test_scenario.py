@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import events as ev
-from engine.edits import Configure, Edit, Insert, Move, Remove, Replace
+from engine.demo import Demo, Moment, Stop
+from engine.edits import Configure, Edit, Insert, Move, Narrate, Remove, Replace
 from engine.errors import InputError
 from engine.machine import Configuration, Refusal, State, apply, start
 from engine.scenario import Replay, Scenario
@@ -75,6 +76,11 @@ def test_states_share_their_frames() -> None:
 
 # --- edits
 
+def demos() -> st.SearchStrategy[Demo]:
+    stops = st.builds(Stop, st.integers(0, 12), a=st.none() | st.builds(Moment, st.integers(0, 12)))
+    return st.builds(Demo, title=st.text(max_size=3), stops=st.lists(stops, max_size=4).map(tuple))
+
+
 EDITS = st.lists(
     st.one_of(
         st.builds(Insert, st.integers(0, 12), any_event()),
@@ -82,6 +88,7 @@ EDITS = st.lists(
         st.builds(Replace, st.integers(0, 12), any_event()),
         st.builds(Move, st.integers(0, 12), st.integers(0, 12)),
         st.just(Configure(Configuration(stale_host_cr4=Configuration().stale_host_cr4))),
+        st.builds(Narrate, demos()),
     ),
     max_size=8,
 )
@@ -90,7 +97,8 @@ EDITS = st.lists(
 @given(EDITS)
 @settings(max_examples=scaled(1000))
 def test_undoing_all_edits_gives_the_scenario_back(edits: list[Edit]) -> None:
-    scenario, undo = Scenario(events=STEPS), list[tuple[Edit, Scenario]]()
+    first = Scenario(events=STEPS, demo=Demo(stops=tuple(Stop(step, a=Moment(step // 2)) for step in range(12))))
+    scenario, undo = first, list[tuple[Edit, Scenario]]()
     for edit in edits:
         try:
             after_it = edit.apply(scenario)
@@ -101,7 +109,7 @@ def test_undoing_all_edits_gives_the_scenario_back(edits: list[Edit]) -> None:
     for inverse, before in reversed(undo):
         scenario = inverse.apply(scenario)
         assert scenario == before
-    assert scenario.events == STEPS
+    assert scenario == first
 
 
 @pytest.mark.parametrize(

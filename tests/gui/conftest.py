@@ -40,6 +40,9 @@ class Answers(Prompts):
     def scenario_to_save(self, parent: QWidget | None, title: str, suggested: str) -> str:
         return self.path
 
+    def folder(self, parent: QWidget | None, title: str, suggested: str) -> str:
+        return self.path
+
     def report_to_save(self, parent: QWidget | None, title: str, suggested: str) -> str:
         self.suggested = suggested
         return self.path

@@ -16,7 +16,7 @@ FILES = {path.stem: path.read_text() for path in (resources.RESOURCES / "icons")
 OF_THE_STYLE_SHEET = {"arrow", "tick-light", "tick-dark"}
 """Have a colour of their own: Qt reads them itself."""
 TINTED = FILES.keys() - OF_THE_STYLE_SHEET - {"walkscope"}
-IN_CODE = {"close", "float", "pause", "start"}
+IN_CODE = {"close", "float", "pause", "start", "tick"}
 
 
 def test_every_icon_that_is_named_is_there_and_none_is_left_over() -> None:

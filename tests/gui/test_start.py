@@ -47,6 +47,7 @@ timer = QTimer()
 begin = app.begin
 def begin_and_watch(window, path):
     begin(window, path)
+    window.opener.open_built_in()
     timer.timeout.connect(end)
     timer.start(10)
 app.begin = begin_and_watch

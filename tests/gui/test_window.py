@@ -158,6 +158,7 @@ def test_with_nothing_open_only_what_makes_sense_is_enabled(empty_window: MainWi
         "undo", "redo", "edit-event", "duplicate-event", "delete-event", "event-up", "event-down",
         "edit-register", "choose-root", "pin-a", "pin-b", "unpin",
         "first", "previous", "next", "last", "play", "logical", "perform", "previous-event", "next-event",
+        "present", "present-here", "record-stop", "record-pictures",
     }  # fmt: skip
 
 

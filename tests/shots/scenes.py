@@ -19,6 +19,7 @@ from gui.dialogs.register_dialog import RegisterDialog
 from gui.dialogs.store_dialog import StoreDialog
 from gui.jobs import runner
 from gui.main_window import MainWindow
+from gui.recorder import FIRST_LOOK, SIZE, rest
 from gui.sights import sights
 from gui.templates import templates
 from gui.theme import Scheme
@@ -139,6 +140,53 @@ def crash(window: MainWindow) -> QWidget:
     return CrashDialog(ZeroDivisionError("made for this picture"), window)
 
 
+def start_page(window: MainWindow) -> QWidget:
+    window.show_gallery()
+    return window
+
+
+def presented(name: str, stop: int) -> Scene:
+    """Stop number ``stop`` (from 1) of a demo, with the answer to its question."""
+
+    def scene(window: MainWindow) -> QWidget:
+        window.play_demo(name)
+        presenter = window.presenter
+        assert presenter is not None
+        presenter.showNormal()
+        presenter.fit_text(SIZE.height())
+        presenter.resize(SIZE)
+        presenter.go_to(stop - 1)
+        presenter.said.reveal()
+        rest(FIRST_LOOK)
+        return presenter
+
+    return scene
+
+
+def speaker_notes(window: MainWindow) -> QWidget:
+    presented("four-references", 1)(window)
+    assert window.presenter is not None
+    window.presenter.fit_text(0)
+    return window.presenter.notes
+
+
+def author(window: MainWindow) -> QWidget:
+    """A demo that is being written: a stop of it, with a claim that does not hold."""
+    from gui import demos, stops
+
+    window.document.open(demos.load("amd-4-to-5"))
+    window.files.begun("amd-4-to-5")
+    window.bring("demos")
+    stops.show(window.document, window.document.scenario.demo.stops[0])
+    view = window.author
+    view.list.setCurrentRow(3)
+    view.claims.setPlainText("outcome = #NPF\nreferences = 24")
+    view.tabs.setCurrentIndex(3)
+    view.settle()
+    rest()
+    return window
+
+
 def nothing_open(window: MainWindow) -> QWidget:
     from engine.scenario import Scenario
 
@@ -163,6 +211,11 @@ SCENES: dict[str, Scene] = {
     "dialog-image": image_dialog,
     "dialog-store": store,
     "dialog-crash": crash,
+    "start-page": start_page,
+    "presenter": presented("amd-4-to-5", 2),
+    "presenter-effects": presented("amd-5-to-4", 3),
+    "presenter-notes": speaker_notes,
+    "author": author,
 }
 
 ALL = SCENES | HOST_SCENES

@@ -11,6 +11,8 @@ import sys
 from engine import events as ev
 from engine.arch.registers import Features, Registers, Vendor
 from engine.arch.rights import Kind
+from engine.arch.walk import Stage
+from engine.demo import Claim, Demo, Entry, Look, Moment, Stop
 from engine.host.machine import PcpuSetup
 from engine.host.modes import Root, Way
 from engine.kvm.memslots import Backing, Pages
@@ -19,7 +21,7 @@ from engine.machine import Configuration
 from engine.memory.library import Library
 from engine.scenario import Scenario
 from storage import embedding, files
-from storage.content import Bookmark, Content, Note, Pin, Stop
+from storage.content import Bookmark, Content, Note, Pin
 from tests.storage.strategies import PNG
 
 IMAGE = "resource:debian-6.1-4level.core.gz"
@@ -46,14 +48,30 @@ EVENTS = (
 )
 
 
-def document() -> Content:
-    scenario = Scenario(Configuration(features=Features(maxphyaddr=46)), EVENTS)
+DEMO_1_0 = Demo(stops=(Stop(3, "A fetch", "Four references, and the page."), Stop(18)))
+"""Stops as version 1.0 had them."""
+DEMO = Demo(
+    "One address", "From a fetch to “five levels”.",
+    (
+        Stop(
+            3, "A fetch", "{references} references, and the page.", beside="inspector",
+            look=Look(ADDRESS, Kind.FETCH, 1, 3), reference=1, entry=Entry(Stage.ONE, 4, 0x1000, 511), zoom=250,
+            question="How many?", answer="{references}.", notes="Wait.", name="fetch",
+            claims=(Claim("references", "=", 4), Claim("reached", "!=", other="address")),
+        ),
+        Stop(18, "After the change", view="effects", a=Moment(14), b=Moment(17, 1)),
+    ),
+)  # fmt: skip
+
+
+def document(demo: Demo = DEMO) -> Content:
+    """What version 1.1 can hold; with `DEMO_1_0` what version 1.0 could."""
+    scenario = Scenario(Configuration(features=Features(maxphyaddr=46)), EVENTS, demo)
     plain = Content(
         scenario=scenario,
         pins=(Pin("A", 14), Pin("B", 17, 1)),
         bookmarks=(Bookmark("NX", 4, 0x8000_0000_0000_0067, {"view": "inspector", "scale": 1.5}), Bookmark("“è”", 0)),
         notes=(Note(0, "Made with version 1.0.\nKept for ever."), Note(15, "5 levels now")),
-        narration=(Stop(3, "A fetch", "Four references, and the page.", {"tab": "walk"}), Stop(18, "", "")),
         view_state={"docks": {"timeline": [0, 240]}, "theme": "dark", "nothing": None},
         thumbnail=PNG,
     )

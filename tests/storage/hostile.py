@@ -27,10 +27,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from engine import events as ev
 from engine.arch.rights import Kind
+from engine.demo import Demo, Stop
 from engine.errors import InputError
 from engine.scenario import Scenario
 from storage import container, embedding, files, images, schema, seal
-from storage.content import Bookmark, Content, Embedding, ImageFile, Note, Pin, Stop
+from storage.content import Bookmark, Content, Embedding, ImageFile, Note, Pin
 from tests.storage import strategies
 
 MEMORY = 256 << 20
@@ -49,11 +50,12 @@ def document() -> Content:
     places = {r.getrandbits(40): r.choice(sorted(strategies.FRAMES)) for _ in range(60)}
     embedded = Embedding(places, {min(places): b"\x0f" * 512}, 62, zlib.compress(b""))
     return Content(
-        scenario=Scenario(events=tuple(events)),
+        scenario=Scenario(
+            events=tuple(events), demo=Demo("All", "✓", (Stop(1, "Boot", "Here it begins."), Stop(300, "End", "✓")))
+        ),
         pins=(Pin("A", 1), Pin("B", 100, 1)),
         bookmarks=tuple(Bookmark(f"mark {n}", n, r.getrandbits(64), {"zoom": n / 3}) for n in range(20)),
         notes=tuple(Note(n, "Why is it so? " * n) for n in range(30)),
-        narration=(Stop(1, "Boot", "Here it begins.", {"view": "walk"}), Stop(300, "End", "✓")),
         images=(ImageFile(PATH, 4096, bytes(32), "raw", embedded),),
         frames=strategies.FRAMES,
         view_state={"docks": [1, 2, 3], "theme": "dark"},

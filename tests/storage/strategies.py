@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 from engine import codec
+from engine.demo import Demo
 from engine.events import Event
 from engine.machine import Configuration
 from engine.scenario import Scenario
-from storage.content import Bookmark, Content, Embedding, ImageFile, Note, Pin, Stop
+from storage.content import Bookmark, Content, Embedding, ImageFile, Note, Pin
 
 U64 = (1 << 64) - 1
 FOLDER = "/scenarios/here"
@@ -112,7 +113,8 @@ image_files = st.builds(
     embedded=st.none() | embeddings,
 )
 configurations: st.SearchStrategy[Configuration] = _of(inspect.type_info(Configuration))
-scenarios = st.builds(Scenario, configurations, st.lists(events, max_size=6).map(tuple))
+demos: st.SearchStrategy[Demo] = _of(inspect.type_info(Demo))
+scenarios = st.builds(Scenario, configurations, st.lists(events, max_size=6).map(tuple), demos)
 
 
 def tuples(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -125,7 +127,6 @@ contents = st.builds(
     pins=tuples(st.builds(Pin, names, steps, st.none() | st.integers(0, 7))),
     bookmarks=tuples(st.builds(Bookmark, names, steps, st.none() | addresses, views)),
     notes=tuples(st.builds(Note, steps, st.text())),
-    narration=tuples(st.builds(Stop, steps, names, st.text(), views)),
     images=tuples(image_files),
     frames=st.just(FRAMES),
     view_state=views,

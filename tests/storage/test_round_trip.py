@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import events as ev
+from engine.demo import Demo, Stop
 from engine.scenario import Scenario
 from storage import container, files, guard, images, schema
-from storage.content import Bookmark, Content, ImageFile, Note, Pin, Stop
+from storage.content import Bookmark, Content, ImageFile, Note, Pin
 from storage.errors import Problem, StorageError
 from tests.storage import strategies
 
@@ -24,7 +25,7 @@ def test_a_document_survives_packing(content: Content) -> None:
     inside = images.relative(content, strategies.FOLDER)
     opened, version = container.unpack(container.pack(inside))
     assert images.resolved(opened, strategies.FOLDER) == images.resolved(content, strategies.FOLDER)
-    assert version == (1, 0)
+    assert version == (schema.MAJOR, schema.MINOR)
 
 
 @given(strategies.scenarios)
@@ -78,7 +79,7 @@ def test_a_file_is_known_by_its_header(tmp_path: Path) -> None:
     head = (tmp_path / "a.wscope").read_bytes()[:100]
     assert head.startswith(b"SQLite format 3\0")
     assert head[68:72] == b"WScp"
-    assert head[60:64] == bytes([0, 1, 0, 0])  # user_version: major, minor, of 16 bits each
+    assert head[60:64] == bytes([0, 1, 0, 1])  # user_version: major, minor, of 16 bits each
 
 
 def test_the_tables_are_what_was_released() -> None:
@@ -110,7 +111,7 @@ def test_the_row_types_cover_every_table() -> None:
     [
         (Content(notes=(Note(1, "x" * (schema.MAX_TEXT + 1)),)), "note"),
         (Content(pins=(Pin("x" * 1025, 1),)), "pin"),
-        (Content(narration=(Stop(schema.MAX_ROWS + 1, "", ""),)), "narration"),
+        (Content(Scenario(demo=Demo(stops=(Stop(schema.MAX_ROWS + 1),)))), "narration"),
         (Content(view_state={"x": "y" * schema.MAX_TEXT}), "view state"),
         (Content(thumbnail=strategies.PNG + bytes(schema.MAX_THUMBNAIL)), "thumbnail"),
     ],

@@ -27,16 +27,41 @@ KEPT = ROOT / "tests" / "data" / "wscope"
 
 def test_every_released_version_has_a_file() -> None:
     names = {path.stem for path in KEPT.glob("*.wscope")}
-    assert names >= {f"{major}.0" for major in migrations.RELEASES}
+    assert names == {f"{major}.{n}" for major, it in migrations.RELEASES.items() for n in (0, *it.added)}
     assert f"{schema.MAJOR}.{schema.MINOR}" in names
 
 
 def test_a_file_of_version_1_0_is_read_as_it_was_written() -> None:
     opened = files.open_file(str(KEPT / "1.0.wscope"))
-    assert opened.content == fixture.document()
+    assert opened.content == fixture.document(fixture.DEMO_1_0)
     assert opened.file.version == Version(1, 0)
     assert opened.file.notice == ""
     assert Replay(opened.content.scenario, images()).state(3).effect.walks[0].outcome
+
+
+def test_a_file_of_version_1_1_has_a_demo_too(tmp_path: Path) -> None:
+    opened = files.open_file(str(KEPT / "1.1.wscope"))
+    assert opened.content == fixture.document()
+    assert opened.file.version == Version(1, 1)
+
+
+def test_a_table_of_a_later_minor_version_does_not_belong_into_an_older_file(tmp_path: Path) -> None:
+    """1.0 has no table of demos: what claims to be 1.0 and has one was tampered with."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.deserialize(container.pack(fixture.document()))
+        connection.execute(f"PRAGMA user_version = {1 << 16}")
+        (tmp_path / "a.wscope").write_bytes(connection.serialize())
+    with pytest.raises(StorageError, match="it holds other things than a scenario does"):
+        files.open_file(str(tmp_path / "a.wscope"))
+
+
+def test_saving_a_file_of_1_0_makes_it_one_of_today(tmp_path: Path) -> None:
+    path = tmp_path / "a.wscope"
+    path.write_bytes((KEPT / "1.0.wscope").read_bytes())
+    assert files.peek(str(path)).events == len(fixture.EVENTS)
+    opened = files.open_file(str(path))
+    assert files.save(opened.content, str(path), opened.file).version == Version(schema.MAJOR, schema.MINOR)
+    assert files.open_file(str(path)).content == opened.content
 
 
 def images() -> Images:
@@ -51,7 +76,7 @@ OLD = tuple(
         "note": "CREATE TABLE remarks (number INTEGER PRIMARY KEY, lines TEXT NOT NULL) STRICT",
         "pin": "CREATE TABLE pin (number INTEGER PRIMARY KEY, name TEXT NOT NULL, step INTEGER NOT NULL) STRICT",
     }.get(sql.split()[2], sql)
-    for sql in schema.CREATE
+    for sql in migrations.RELEASES[1].create
 )
 
 
@@ -70,11 +95,13 @@ def version_0(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(migrations, "RELEASES", releases)
     monkeypatch.setattr(container, "RELEASES", releases)
     path = tmp_path / "old.wscope"
-    today = container.rows.of_content(msgspec.structs.replace(fixture.document(), notes=(), images=(), frames={}))
+    today = container.rows.of_content(
+        msgspec.structs.replace(fixture.document(fixture.DEMO_1_0), notes=(), images=(), frames={})
+    )
     today["event"] = seal.with_links("event", today["event"])
     today["remarks"] = [(1, "first\nsecond")]
     today["pin"] = [row[:3] for row in today["pin"]]
-    del today["note"]
+    del today["note"], today["demo"]
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         for sql in OLD:
             connection.execute(sql)
@@ -91,7 +118,7 @@ def test_an_older_file_is_migrated_on_a_copy(version_0: Path) -> None:
     before = version_0.read_bytes()
     opened = files.open_file(str(version_0))
     expected = msgspec.structs.replace(
-        fixture.document(), notes=(Note(0, "first"), Note(0, "second")), images=(), frames={},
+        fixture.document(fixture.DEMO_1_0), notes=(Note(0, "first"), Note(0, "second")), images=(), frames={},
         pins=tuple(msgspec.structs.replace(pin, pcpu=None) for pin in fixture.document().pins),
     )  # fmt: skip
     assert opened.content == expected
@@ -125,7 +152,8 @@ def test_an_older_file_is_guarded_like_any(version_0: Path) -> None:
 def test_releases_follow_each_other_up_to_today() -> None:
     assert list(migrations.RELEASES) == list(range(1, schema.MAJOR + 1))
     assert [major for major, release in migrations.RELEASES.items() if release.upgrade is None] == [schema.MAJOR]
-    assert migrations.RELEASES[schema.MAJOR].create == schema.CREATE
+    assert migrations.RELEASES[schema.MAJOR].schema(schema.MINOR) == schema.CREATE
+    assert max(migrations.RELEASES[schema.MAJOR].added, default=0) == schema.MINOR
 
 
 @pytest.mark.parametrize(
@@ -150,14 +178,14 @@ def test_what_a_minor_version_may_add(sql: str, plain: bool) -> None:
 def test_version_numbers() -> None:
     assert not Version(schema.MAJOR, schema.MINOR).is_newer
     assert Version(schema.MAJOR, schema.MINOR + 1).is_newer
-    assert guard.check_header(container.pack(Content())[:100], len(container.pack(Content()))) == (1, 0)
+    assert guard.check_header(container.pack(Content())[:100], len(container.pack(Content()))) == (1, 1)
 
 
 def test_the_page_on_the_format_is_enough_to_check_a_file() -> None:
     """A reader that knows no more than resources/docs/file-format.md: sqlite3, SHA-256 and MessagePack."""
     page = (ROOT / "resources" / "docs" / "file-format.md").read_text(encoding="utf-8")
     told = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE))
-    with closing(sqlite3.connect(f"file:{KEPT / '1.0.wscope'}?mode=ro", uri=True)) as connection:
+    with closing(sqlite3.connect(f"file:{KEPT / '1.1.wscope'}?mode=ro", uri=True)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
         assert told.keys() == tables
         seals = {part: (rows, checksum) for part, rows, checksum in connection.execute("SELECT * FROM seal")}
