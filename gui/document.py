@@ -18,6 +18,7 @@ from engine.arch.walk import Stage, Walk
 from engine.edits import Edit, Insert, Move, Narrate, Remove, Replace
 from engine.machine import Images, Refusal, State, apply
 from engine.machine.look import HERE, Place, Stages, look, look_logical, stages
+from engine.machine.mirror import Mirror, mirror
 from engine.scenario import Replay, Scenario
 from gui.pins import Pin, Pins
 
@@ -93,6 +94,7 @@ class Document(QObject):
         self._hardware: Walk | Refusal | None = None
         self._logical: Walk | Refusal | None = None
         self._is_logical = False
+        self._mirror: Mirror | Refusal | None = None
         self._reference: int | None = None
         self._selection: Selection | None = None
         self._pins = Pins()
@@ -136,7 +138,7 @@ class Document(QObject):
         self._images = images or self._library
         self._replay = Replay(scenario, self._images)
         self._step = len(scenario.events) if step is None else step
-        self._query = self._hardware = self._logical = self._reference = self._selection = None
+        self._query = self._hardware = self._logical = self._mirror = self._reference = self._selection = None
         self._pins = Pins()
         self.is_open = True
         self.undo_stack.clear()  # tells who listens to it, so all else is in place by now
@@ -288,6 +290,15 @@ class Document(QObject):
                 self._refresh(Change.WALK)
 
     @property
+    def mirror(self) -> Mirror | Refusal:
+        """What KVM mirrors for the vCPU that is looked at beside its own tables; or why nothing is mirrored."""
+        if self._mirror is None:
+            of_host = self.place.pcpu is not None
+            reason = "These are the host's own tables: they mirror nothing."
+            self._mirror = Refusal(reason) if of_host else mirror(self.state, self.place.vm, self.place.vcpu)
+        return self._mirror
+
+    @property
     def walk_refusal(self) -> str | None:
         """Why the query cannot be walked here (one sentence); None where it can."""
         found = self._looked()
@@ -354,7 +365,7 @@ class Document(QObject):
     def _refresh(self, change: Change) -> None:
         """The state or the query changed: walk again, keep the lit reference where it still exists."""
         before = self._reference
-        self._hardware = self._logical = None
+        self._hardware = self._logical = self._mirror = None
         steps = self.walk.steps if self.walk else ()
         keep = before is not None and before < len(steps) and Change.WALK not in change
         self._reference = before if keep else (len(steps) - 1 if steps else None)

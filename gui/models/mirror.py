@@ -1,0 +1,219 @@
+"""What KVM mirrors beside its own tables, as trees for the picture, with a wire from each SPTE to its guest entry."""
+
+import msgspec
+
+from engine.arch.paging import Level
+from engine.arch.registers import Mode
+from engine.arch.walk import Rule, Stage, Walk
+from engine.machine.guest_view import GuestView
+from engine.machine.mirror import GuestTable, Link, Mirror, ShadowTable, Status
+from engine.machine.state import State
+from gui.document import Selection
+from gui.models.hierarchy import ABOVE, Key, Locate, Node, Opened, Path, Tables, Tree, grow, identity
+
+SPREAD = 24
+"""Tables of each side that are open without being asked for."""
+
+
+class Wire(msgspec.Struct, frozen=True):
+    """From slot ``slot`` of the table at path ``below`` to ``above_slot`` of the one at ``above``."""
+
+    below: Path
+    slot: int
+    above: Path
+    above_slot: int
+    level: int
+    status: Status
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    """Wires between the same two tables that lie beside each other: of slots ``first`` .. ``last``, to
+    ``above_first`` .. ``above_last``."""
+
+    below: Path
+    first: int
+    last: int
+    above: Path
+    above_first: int
+    above_last: int
+    level: int
+    status: Status
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """The picture: what is mirrored (none where the guest has no paging) and KVM's tables (none before it has any)."""
+
+    mirror: Mirror
+    trees: tuple[Tree, ...]
+    wires: tuple[Wire, ...]
+
+    def touching(self, is_above: bool, path: Path, slot: int | None = None) -> tuple[Wire, ...]:
+        """The wires of a table, or of one slot of it."""
+        if is_above:
+            return tuple(w for w in self.wires if w.above == path and slot in (None, w.above_slot))
+        return tuple(w for w in self.wires if w.below == path and slot in (None, w.slot))
+
+
+def stages_of(mirror: Mirror) -> tuple[Stage, Stage]:
+    """How the entries of the two sides are read: what is mirrored, and KVM's."""
+    return (Stage.GUEST, Stage.ONE) if mirror.nested is None else (Stage.NESTED, Stage.NESTED)
+
+
+def pair(
+    tables: Tables, state: State, vm: int, mirror: Mirror, walk: Walk | None, reference: int | None, opened: Opened
+) -> Pair:
+    """``walk``: the hardware's, whose steps in KVM's tables are lit up to number ``reference``."""
+    above, below = stages_of(mirror)
+    trees: list[Tree] = []
+    if mirror.above.format is not None:
+        locate = _in_guest(state, vm)
+        wanted = opened | _spread(tables, mirror.above, ABOVE, locate)
+        trees.append(grow(tables, mirror.above, above, [], None, wanted, locate, key=ABOVE))
+    if mirror.shadow:
+        steps = walk.steps if walk else ()
+        row = steps[reference].row if reference is not None and below is Stage.NESTED else 0
+        own = [
+            (n, step) for n, step in enumerate(steps)
+            if step.stage is below and (below is Stage.ONE or step.row == row) and step.level in mirror.below.levels
+        ]  # fmt: skip
+        wanted = opened | _spread(tables, mirror.below, below, identity)
+        trees.append(grow(tables, mirror.below, below, own, reference, wanted, identity))
+    shown = tuple(msgspec.structs.replace(tree, mirror=mirror) for tree in trees)
+    return Pair(mirror, shown, _wires(mirror, shown))
+
+
+def _in_guest(state: State, vm: int) -> Locate:
+    """Where a guest-physical address lies, by memslots and the host's own tables."""
+    owner = state.vms[vm]
+    assert owner is not None
+    view = GuestView(state, owner)
+
+    def locate(gpa: int) -> int | None:
+        frame = view.host_frame(gpa >> 12)
+        return None if frame is None else frame << 12 | gpa & 0xFFF
+
+    return locate
+
+
+def _spread(tables: Tables, paging, key: Key, locate: Locate) -> Opened:  # type: ignore[no-untyped-def]
+    """The first `SPREAD` tables from the root on, breadth first."""
+    found: set[tuple[Key, Path]] = set()
+    row: list[tuple[Path, int]] = [((), paging.root)]
+    registers = paging.registers.pdptes if paging.mode is Mode.PAE and not paging.pdptes_from_memory else None
+    for lv in paging.levels[:-1]:
+        below: list[tuple[Path, int]] = []
+        for path, name in row:
+            values, runs = tables.read(lv, locate(name))
+            if registers is not None and not path:
+                slots = [n for n, value in enumerate(registers) if value & lv.present]
+                values = registers
+            else:
+                slots = [n for run in runs if run.rule is Rule.TABLE for n in range(run.first, run.last + 1)]
+            for slot in slots:
+                if len(found) < SPREAD:
+                    child = (*path, slot)
+                    found.add((key, child))
+                    below.append((child, (values[slot] or 0) & lv.table_address))
+        row = below
+    return frozenset(found)
+
+
+def _wires(mirror: Mirror, trees: tuple[Tree, ...]) -> tuple[Wire, ...]:
+    if len(trees) < 2:
+        return ()
+    above, below = trees
+    by_table: dict[int, list[Link]] = {}
+    for link in mirror.links:
+        by_table.setdefault(link.table, []).append(link)
+    homes: dict[tuple[int, int], list[Node]] = {}
+    for node in above.nodes:
+        homes.setdefault((node.name, node.level.level), []).append(node)
+    found = []
+    for node in below.nodes:
+        for link in by_table.get(node.address or -1, ()):
+            fits = homes.get((link.guest, link.guest_level), ())
+            start = node.input_address(link.index)
+            # A table that several entries name is several nodes: the one for the same addresses is meant.
+            home = next((n for n in fits if n.input_address(link.guest_index) >> n.level.shift << n.level.shift
+                         == start >> n.level.shift << n.level.shift), None)  # fmt: skip
+            if home is not None:
+                found.append(
+                    Wire(node.path, link.index, home.path, link.guest_index, node.level.level, link.status)
+                )  # fmt: skip
+    return tuple(found)
+
+
+def bundles(wires: tuple[Wire, ...]) -> tuple[Bundle, ...]:
+    """Neighbours of one status, between the same tables, together."""
+    made: list[Bundle] = []
+    for wire in wires:
+        last = made[-1] if made else None
+        if (
+            last is not None
+            and (last.below, last.above, last.status) == (wire.below, wire.above, wire.status)
+            and wire.slot == last.last + 1
+            and wire.above_slot - last.above_last in (0, 1)
+        ):
+            made[-1] = msgspec.structs.replace(last, last=wire.slot, above_last=wire.above_slot)
+        else:
+            made.append(
+                Bundle(
+                    wire.below, wire.slot, wire.slot, wire.above, wire.above_slot, wire.above_slot, wire.level,
+                    wire.status,
+                )
+            )  # fmt: skip
+    return tuple(made)
+
+
+# --- one entry and its counterparts
+
+
+class Counterpart(msgspec.Struct, frozen=True):
+    """The entry on the other side. ``selection`` is None where no memory holds its bytes."""
+
+    link: Link
+    level: Level
+    index: int
+    selection: Selection | None
+
+
+class Beside(msgspec.Struct, frozen=True):
+    """Whose an entry is, and what is on the other side. ``guest`` or ``shadow``: the table that it is in."""
+
+    mirror: Mirror
+    guest: GuestTable | None
+    shadow: ShadowTable | None
+    others: tuple[Counterpart, ...]
+
+
+def beside(mirror: Mirror, selection: Selection) -> Beside | None:
+    """None where the entry is in no table of either side."""
+    above, below = stages_of(mirror)
+    shadow = mirror.shadow_at(selection.table)
+    if shadow is not None and shadow.level.level == selection.level.level:
+        links = [each for each in mirror.links if (each.table, each.index) == (selection.table, selection.index)]
+        return Beside(mirror, None, shadow, tuple(_in_mirrored(mirror, link, above) for link in links))
+    guest = next(
+        (t for t in mirror.guest if t.hpa == selection.table and t.level.level == selection.level.level), None
+    )  # fmt: skip
+    if guest is None:
+        return None
+    key = guest.gpa, guest.level.level, selection.index
+    links = [each for each in mirror.links if (each.guest, each.guest_level, each.guest_index) == key]
+    tables = {table.hpa: table for table in mirror.shadow}
+    others = tuple(
+        Counterpart(
+            each, tables[each.table].level, each.index,
+            Selection(below, tables[each.table].level, each.table, each.index),
+        )
+        for each in links
+    )  # fmt: skip
+    return Beside(mirror, guest, None, others)
+
+
+def _in_mirrored(mirror: Mirror, link: Link, stage: Stage) -> Counterpart:
+    table = mirror.guest_at(link.guest, link.guest_level)
+    assert table is not None
+    there = table.hpa is not None and not table.registers
+    selection = Selection(stage, table.level, table.hpa or 0, link.guest_index) if there else None
+    return Counterpart(link, table.level, link.guest_index, selection)
