@@ -143,26 +143,25 @@ def _wires(mirror: Mirror, trees: tuple[Tree, ...]) -> tuple[Wire, ...]:
     return tuple(found)
 
 
-def bundles(wires: tuple[Wire, ...]) -> tuple[Bundle, ...]:
-    """Neighbours of one status, between the same tables, together."""
-    made: list[Bundle] = []
+def bundles(wires: tuple[Wire, ...], reach: int = 1) -> tuple[Bundle, ...]:
+    """Neighbours of one status, between the same tables, together: slots that lie at most ``reach`` apart, which may be
+    many where single slots cannot be seen."""
+    made: list[list[int]] = []
+    heads: list[Wire] = []
+    latest: dict[tuple[Path, Path, Status], list[int]] = {}
     for wire in wires:
-        last = made[-1] if made else None
-        if (
-            last is not None
-            and (last.below, last.above, last.status) == (wire.below, wire.above, wire.status)
-            and wire.slot == last.last + 1
-            and wire.above_slot - last.above_last in (0, 1)
-        ):
-            made[-1] = msgspec.structs.replace(last, last=wire.slot, above_last=wire.above_slot)
-        else:
-            made.append(
-                Bundle(
-                    wire.below, wire.slot, wire.slot, wire.above, wire.above_slot, wire.above_slot, wire.level,
-                    wire.status,
-                )
-            )  # fmt: skip
-    return tuple(made)
+        key = wire.below, wire.above, wire.status
+        last = latest.get(key)
+        if last is not None and wire.slot - last[1] <= reach and 0 <= wire.above_slot - last[3] <= reach:
+            last[1], last[3] = wire.slot, wire.above_slot
+            continue
+        latest[key] = [wire.slot, wire.slot, wire.above_slot, wire.above_slot]
+        made.append(latest[key])
+        heads.append(wire)
+    return tuple(
+        Bundle(w.below, first, last, w.above, above_first, above_last, w.level, w.status)
+        for w, (first, last, above_first, above_last) in zip(heads, made, strict=True)
+    )
 
 
 # --- one entry and its counterparts

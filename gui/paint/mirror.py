@@ -24,12 +24,14 @@ ABOVE, BELOW = 0, 1
 
 
 class Wiring(msgspec.Struct, frozen=True):
-    """``lit``: the wires in question; ``partners``: counterparts of the selected entry, as (tree, path, slot)."""
+    """``lit``: the wires in question; ``partners``: counterparts of the selected entry, as (tree, path, slot).
+    ``reach``: slots that are so near each other that they are bundled."""
 
     mirror: Mirror
     bundles: tuple[Bundle, ...]
     lit: tuple[Wire, ...] = ()
     partners: tuple[tuple[int, Path, int], ...] = ()
+    reach: int = 1
 
 
 def look_of(tree: Tree, node: Node) -> Look:
@@ -64,29 +66,52 @@ def paint_gaps(painter: QPainter, layout: Layout, wiring: Wiring, exposed: QRect
 
 def paint_bundles(painter: QPainter, layout: Layout, wiring: Wiring, exposed: QRectF) -> None:
     """All lines, below the tables."""
+    homes, inks = _homes(layout), {status: _ink(status) for status in Status}
+    left, right = exposed.left() - 2, exposed.right() + 2
+    spans: dict[tuple[Path, Path], tuple[float, float, float, float] | None] = {}
     for each in wiring.bundles:
-        shape = _shape(layout, each)
-        if shape is None or not shape.boundingRect().adjusted(-2, -2, 2, 2).intersects(exposed):
+        key = each.below, each.above
+        if key not in spans:
+            spans[key] = _span(homes, each, exposed)
+        span = spans[key]
+        if span is None:
             continue
-        _paint_band(painter, shape, *_ink(each.status))
+        low, step, high, above_step = span
+        ends = (
+            low + each.first * step, low + each.last * step + step,
+            high + each.above_first * above_step, high + each.above_last * above_step + above_step,
+        )  # fmt: skip
+        shape = _shape(homes, each) if max(ends) >= left and min(ends) <= right else None
+        if shape is not None:
+            _paint_band(painter, shape, *inks[each.status])
+
+
+def _span(
+    homes: dict[tuple[int, Path], Card], each: Bundle, exposed: QRectF
+) -> tuple[float, float, float, float] | None:
+    """Where the slots of both tables begin and how wide they are; None where no line between them is exposed."""
+    below, above = homes.get((BELOW, each.below)), homes.get((ABOVE, each.above))
+    if below is None or above is None or below.rect.top() < exposed.top() or above.rect.bottom() > exposed.bottom():
+        return None
+    return below.strip.left(), below.slot_width, above.strip.left(), above.slot_width
 
 
 def paint_lit(painter: QPainter, layout: Layout, wiring: Wiring, exposed: QRectF) -> None:
     """The lines in question and the counterparts, above the tables; and what is out of date, at all times."""
-    t = theme()
-    for each in bundles(wiring.lit):
-        shape = _shape(layout, each)
+    t, homes = theme(), _homes(layout)
+    for each in bundles(wiring.lit, wiring.reach):
+        shape = _shape(homes, each)
         if shape is not None:
             color = t.hazard_mark if each.status is Status.STALE else t.accent
             _paint_band(painter, shape, color, Qt.PenStyle.SolidLine, 1.5)
     for tree, path, slot in wiring.partners:
-        card = layout.card(tree, path)
+        card = homes.get((tree, path))
         if card is not None:
             outline(painter, card, slot, dashed=True)
     for each in wiring.bundles:
         if each.status is Status.STALE:
             for tree, path, slot in ((BELOW, each.below, each.first), (ABOVE, each.above, each.above_first)):
-                card = layout.card(tree, path)
+                card = homes.get((tree, path))
                 if card is not None and card.rect.intersects(exposed):
                     _flag(painter, card, slot)
 
@@ -109,9 +134,13 @@ def _flag(painter: QPainter, card: Card, slot: int) -> None:
     painter.drawPolygon(QPolygonF([at, at + QPointF(-GRID, -1.5 * GRID), at + QPointF(GRID, -1.5 * GRID)]))
 
 
-def _shape(layout: Layout, each: Bundle) -> QPolygonF | None:
+def _homes(layout: Layout) -> dict[tuple[int, Path], Card]:
+    return {(card.tree, card.node.path): card for card in layout.cards}
+
+
+def _shape(homes: dict[tuple[int, Path], Card], each: Bundle) -> QPolygonF | None:
     """The four corners of a band; two of a single line."""
-    below, above = layout.card(BELOW, each.below), layout.card(ABOVE, each.above)
+    below, above = homes.get((BELOW, each.below)), homes.get((ABOVE, each.above))
     if below is None or above is None:
         return None
     low, high = below.rect.top(), above.rect.bottom()

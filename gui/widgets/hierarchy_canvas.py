@@ -32,6 +32,8 @@ from gui.widgets.zoom_buttons import ZoomButtons, zoom_by_key
 
 NEAR = 5
 """How far (pixels) from an entry a click may be and still mean it."""
+APART = 1.5
+"""How far (pixels) lines between two sides must be from each other to be drawn apart."""
 LEAST_ZOOM, MOST_ZOOM = 0.25, 96.0
 STEP_KEYS = (Qt.Key.Key_Left, Qt.Key.Key_Right)
 OWN_KEYS = (
@@ -53,6 +55,7 @@ class HierarchyCanvas(QAbstractScrollArea):
         self._wants_mirror = True
         self._pair: Pair | None = None
         self._bundles: tuple[Bundle, ...] = ()
+        self._reach = 1
         self._hovered: tuple[int, Path] | None = None
         self._layout: Layout = lay_out((), QSizeF(800, 600))
         self._zoom = 1.0
@@ -95,9 +98,9 @@ class HierarchyCanvas(QAbstractScrollArea):
         if self._tables.memory is not document.state.memory:
             self._tables = Tables(document.state.memory)
         stages = document.stages
-        self._pair, self._bundles, self._hovered = self._mirrored(), (), None
+        self._pair, self._hovered = self._mirrored(), None
         if self._pair is not None:
-            self._trees, self._bundles = self._pair.trees, bundles(self._pair.wires)
+            self._trees = self._pair.trees
         elif isinstance(stages, Refusal) or not document.last_step:
             self._trees = ()
         else:
@@ -150,11 +153,15 @@ class HierarchyCanvas(QAbstractScrollArea):
             wires = self._pair.touching(is_above, marked.path, marked.slot)
             lit |= dict.fromkeys(wires)
             partners = [(1, w.below, w.slot) if is_above else (0, w.above, w.above_slot) for w in wires]
-        return Wiring(self._pair.mirror, self._bundles, tuple(lit), tuple(partners))
+        return Wiring(self._pair.mirror, self._bundles, tuple(lit), tuple(partners), self._reach)
 
     def _lay_out(self) -> None:
         walk = self._document.hardware
         self._layout = lay_out(self._trees, QSizeF(self.viewport().size()), self._zoom, walk.outcome if walk else None)
+        if self._pair is not None:
+            narrowest = min((card.slot_width for card in self._layout.cards), default=1.0)
+            self._reach = max(1, round(APART / narrowest))
+            self._bundles = bundles(self._pair.wires, self._reach)
         size, view = self._layout.size, self.viewport().size()
         for bar, length, page in (
             (self.horizontalScrollBar(), size.width(), view.width()),
