@@ -115,13 +115,15 @@ def tag(mirror: Mirror, table: ShadowTable) -> str:
 def table_sentence(mirror: Mirror, table: ShadowTable) -> str:
     """What a table of KVM's is for."""
     text = {
-        TableKind.MIRROR: translate("Mirror", "The table mirrors the one at guest frame {gfn}, role word {role}."),
-        TableKind.DIRECT: translate("Mirror", "A direct table from guest frame {gfn} on, role word {role}."),
+        TableKind.MIRROR: translate("Mirror", "The table mirrors the one at gfn {gfn}, role word {role}."),
+        TableKind.DIRECT: translate(
+            "Mirror", "A direct table from gfn {gfn} on, part of a large page, role word {role}."
+        ),
         TableKind.PASSTHROUGH: translate(
-            "Mirror", "A passthrough table, role word {role}: entry 0 leads to the mirror of the root, frame {gfn}."
+            "Mirror", "A passthrough table, role word {role}: entry 0 leads to the mirror of the root, gfn {gfn}."
         ),
         TableKind.OTHER_LEVEL: translate(
-            "Mirror", "Its record names guest frame {gfn}, which holds a table of another level; role word {role}."
+            "Mirror", "Its record names gfn {gfn}, which holds a table of another level; role word {role}."
         ),
         TableKind.EMPTY: translate("Mirror", "A dummy root: no memslot holds what it would mirror."),
     }.get(table.kind, translate("Mirror", "{name} belongs to the vCPU's MMU: it has no record and no role."))
@@ -130,7 +132,7 @@ def table_sentence(mirror: Mirror, table: ShadowTable) -> str:
     if table.extra:
         said += " " + translate("Mirror", "It exists {reason}.").format(reason=only_for_depth(mirror))
     if table.unsync:
-        said += " " + translate("Mirror", "It is out of sync: the guest may write to what it mirrors.")
+        said += " " + translate("Mirror", "It is out of sync: what it mirrors may be written without an exit.")
     return said
 
 

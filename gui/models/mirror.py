@@ -2,7 +2,7 @@
 
 import msgspec
 
-from engine.arch.paging import Level
+from engine.arch.paging import Level, Paging
 from engine.arch.registers import Mode
 from engine.arch.walk import Rule, Stage, Walk
 from engine.machine.guest_view import GuestView
@@ -95,7 +95,7 @@ def _in_guest(state: State, vm: int) -> Locate:
     return locate
 
 
-def _spread(tables: Tables, paging, key: Key, locate: Locate) -> Opened:  # type: ignore[no-untyped-def]
+def _spread(tables: Tables, paging: Paging, key: Key, locate: Locate) -> Opened:
     """The first `SPREAD` tables from the root on, breadth first."""
     found: set[tuple[Key, Path]] = set()
     row: list[tuple[Path, int]] = [((), paging.root)]

@@ -20,9 +20,10 @@ from engine.arch.walk import Rule, Stage
 from engine.machine import Refusal
 from engine.machine.mirror import Mirror
 from gui.document import Change, Document, Query, Selection
+from gui.mirror_texts import MANY
 from gui.models.hierarchy import Node, Opened, Path, Tables, Tree, trees
 from gui.models.mirror import Bundle, Pair, Wire, bundles, pair
-from gui.models.peek import peek
+from gui.models.peek import name_of, peek
 from gui.paint.hierarchy import Marked, paint_hierarchy
 from gui.paint.layout import Card, Layout, lay_out
 from gui.paint.marks import empty_state
@@ -143,17 +144,24 @@ class HierarchyCanvas(QAbstractScrollArea):
         if self._pair is None:
             return None
         lit: dict[Wire, None] = {}
-        partners: list[tuple[int, Path, int]] = []
+        partners: tuple[tuple[int, Path, int], ...] = ()
         if self._hovered is not None:
             tree, path = self._hovered
             lit |= dict.fromkeys(self._pair.touching(self._trees[tree].is_above, path))
         marked = self._marked
         if marked is not None and marked.tree < len(self._trees):
             is_above = self._trees[marked.tree].is_above
-            wires = self._pair.touching(is_above, marked.path, marked.slot)
-            lit |= dict.fromkeys(wires)
-            partners = [(1, w.below, w.slot) if is_above else (0, w.above, w.above_slot) for w in wires]
-        return Wiring(self._pair.mirror, self._bundles, tuple(lit), tuple(partners), self._reach)
+            lit |= dict.fromkeys(self._pair.touching(is_above, marked.path, marked.slot))
+            partners = self._partners(marked.tree, marked.path, marked.slot)
+        return Wiring(self._pair.mirror, self._bundles, tuple(lit), partners, self._reach)
+
+    def _partners(self, tree: int, path: Path, slot: int) -> tuple[tuple[int, Path, int], ...]:
+        """The counterparts of an entry on the other side of a mirror."""
+        if self._pair is None:
+            return ()
+        is_above = self._trees[tree].is_above
+        wires = self._pair.touching(is_above, path, slot)
+        return tuple((1, w.below, w.slot) if is_above else (0, w.above, w.above_slot) for w in wires)
 
     def _lay_out(self) -> None:
         walk = self._document.hardware
@@ -436,6 +444,11 @@ class HierarchyCanvas(QAbstractScrollArea):
         address = grouped(self._trees[card.tree].shown_address(node.input_address(slot)))
         text = self.tr("Walk {address}").format(address=address)
         menu.addAction(text, lambda: self.walk_to(card.tree, node.path, slot))
+        for tree, path, other in self._partners(card.tree, node.path, slot)[:MANY]:
+            beyond = self._trees[tree].node(path)
+            assert beyond is not None
+            text = self.tr("Go to {entry}").format(entry=name_of(self._trees[tree], beyond, other))
+            menu.addAction(text, lambda to=(tree, path, other): self.choose(*to))
         if (self._trees[card.tree].key, node.path) in self._opened:
             menu.addAction(self.tr("Close this table"), lambda: self.close_table(card.tree, node.path))
         value = node.values[slot]
@@ -500,10 +513,9 @@ class HierarchyCanvas(QAbstractScrollArea):
 
     def _cross(self, marked: Marked) -> None:
         """To the counterpart on the other side of the mirror; to its root where there is none."""
-        wiring = self._wiring()
-        assert wiring is not None
-        if wiring.partners:
-            self.choose(*wiring.partners[0])
+        partners = self._partners(marked.tree, marked.path, marked.slot)
+        if partners:
+            self.choose(*partners[0])
         elif len(self._trees) > 1:
             other = 1 - marked.tree
             self.choose(other, (), self._trees[other].nodes[0].occupied(-1, True) or 0)
