@@ -74,8 +74,10 @@ def pair(
         row = steps[reference].row if reference is not None and below is Stage.NESTED else 0
         own = [
             (n, step) for n, step in enumerate(steps)
-            if step.stage is below and (below is Stage.ONE or step.row == row) and step.level in mirror.below.levels
+            if step.stage is below and (below is Stage.ONE or step.row == row)
         ]  # fmt: skip
+        if own and own[0][1].level != mirror.below.levels[0]:
+            own = []  # the processor reads these tables in another depth: its walk goes through what they are not
         wanted = opened | _spread(tables, mirror.below, below, identity)
         trees.append(grow(tables, mirror.below, below, own, reference, wanted, identity))
     shown = tuple(msgspec.structs.replace(tree, mirror=mirror) for tree in trees)

@@ -1,5 +1,7 @@
 """The picture of the hierarchy as something to move in: zoom, pan, peek, select, follow."""
 
+from functools import partial
+
 import msgspec
 from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSizeF, Qt
 from PySide6.QtGui import (
@@ -448,7 +450,7 @@ class HierarchyCanvas(QAbstractScrollArea):
             beyond = self._trees[tree].node(path)
             assert beyond is not None
             text = self.tr("Go to {entry}").format(entry=name_of(self._trees[tree], beyond, other))
-            menu.addAction(text, lambda to=(tree, path, other): self.choose(*to))
+            menu.addAction(text, partial(self.choose, tree, path, other))
         if (self._trees[card.tree].key, node.path) in self._opened:
             menu.addAction(self.tr("Close this table"), lambda: self.close_table(card.tree, node.path))
         value = node.values[slot]

@@ -236,6 +236,18 @@ def test_a_closed_side_can_be_opened_further_than_it_is(show) -> None:  # type: 
     assert view.canvas.marked.tree == 0
 
 
+def test_where_the_processor_reads_in_another_depth_no_walk_is_lit(show) -> None:  # type: ignore[no-untyped-def]
+    """KVM's tables are shown at the depth that it gave them; the other picture shows what the processor makes of them."""
+    events = (*scenario(PAE).events[:16], ev.ChangeMode(pcpu=1, la57=False), ev.MoveVcpu(pcpu=1))
+    document = host_document(events)
+    view = show(document)
+    document.ask(Query(0x4000_1000, cpl=0))
+    assert document.hardware is not None
+    below = pair_of(view).trees[1]
+    assert [node.level.name for node in below.nodes][:2] == ["PML5", "PML4"]
+    assert below.walked == ()
+
+
 # --- the switch
 
 
