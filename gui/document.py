@@ -94,7 +94,8 @@ class Document(QObject):
         self._hardware: Walk | Refusal | None = None
         self._logical: Walk | Refusal | None = None
         self._is_logical = False
-        self._mirror: Mirror | Refusal | None = None
+        self._mirror: tuple[State, int, int, Mirror | Refusal] | None = None
+        """The last `mirror`, with the state, the VM and the vCPU that it is of."""
         self._reference: int | None = None
         self._selection: Selection | None = None
         self._pins = Pins()
@@ -138,7 +139,7 @@ class Document(QObject):
         self._images = images or self._library
         self._replay = Replay(scenario, self._images)
         self._step = len(scenario.events) if step is None else step
-        self._query = self._hardware = self._logical = self._mirror = self._reference = self._selection = None
+        self._query = self._hardware = self._logical = self._reference = self._selection = None
         self._pins = Pins()
         self.is_open = True
         self.undo_stack.clear()  # tells who listens to it, so all else is in place by now
@@ -292,11 +293,11 @@ class Document(QObject):
     @property
     def mirror(self) -> Mirror | Refusal:
         """What KVM mirrors for the vCPU that is looked at beside its own tables; or why nothing is mirrored."""
-        if self._mirror is None:
-            of_host = self.place.pcpu is not None
-            reason = "These are the host's own tables: they mirror nothing."
-            self._mirror = Refusal(reason) if of_host else mirror(self.state, self.place.vm, self.place.vcpu)
-        return self._mirror
+        state, place = self.state, self.place
+        known = self._mirror
+        if known is None or known[0] is not state or known[1:3] != (place.vm, place.vcpu):
+            known = self._mirror = (state, place.vm, place.vcpu, mirror(state, place.vm, place.vcpu))
+        return known[3] if place.pcpu is None else Refusal("These are the host's own tables: they mirror nothing.")
 
     @property
     def walk_refusal(self) -> str | None:
@@ -365,7 +366,7 @@ class Document(QObject):
     def _refresh(self, change: Change) -> None:
         """The state or the query changed: walk again, keep the lit reference where it still exists."""
         before = self._reference
-        self._hardware = self._logical = self._mirror = None
+        self._hardware = self._logical = None
         steps = self.walk.steps if self.walk else ()
         keep = before is not None and before < len(steps) and Change.WALK not in change
         self._reference = before if keep else (len(steps) - 1 if steps else None)

@@ -1,18 +1,20 @@
 """What KVM mirrors beside its own tables, as trees for the picture, with a wire from each SPTE to its guest entry."""
 
+from collections.abc import Callable
+
 import msgspec
 
+from engine.arch.addresses import FRAME_BITS, FRAME_SIZE
 from engine.arch.paging import Level, Paging
-from engine.arch.registers import Mode
 from engine.arch.walk import Rule, Stage, Walk
 from engine.machine.guest_view import GuestView
-from engine.machine.mirror import GuestTable, Link, Mirror, ShadowTable, Status
+from engine.machine.mirror import GuestTable, Link, Mirror, ShadowTable, Status, TableKind
 from engine.machine.state import State
 from gui.document import Selection
-from gui.models.hierarchy import ABOVE, Key, Locate, Node, Opened, Path, Tables, Tree, grow, identity
+from gui.models.hierarchy import ABOVE, Key, Node, Opened, Path, Tables, Tree, grow, identity
 
 SPREAD = 24
-"""Tables of each side that are open without being asked for."""
+"""Tables of each side that are open without being asked for; where the guest has more, only those that are mirrored."""
 
 
 class Wire(msgspec.Struct, frozen=True):
@@ -66,9 +68,7 @@ def pair(
     above, below = stages_of(mirror)
     trees: list[Tree] = []
     if mirror.above.format is not None:
-        locate = _in_guest(state, vm)
-        wanted = opened | _spread(tables, mirror.above, ABOVE, locate)
-        trees.append(grow(tables, mirror.above, above, [], None, wanted, locate, key=ABOVE))
+        trees.append(_above(state, vm, mirror, above, opened))
     if mirror.shadow:
         steps = walk.steps if walk else ()
         row = steps[reference].row if reference is not None and below is Stage.NESTED else 0
@@ -78,44 +78,52 @@ def pair(
         ]  # fmt: skip
         if own and own[0][1].level != mirror.below.levels[0]:
             own = []  # the processor reads these tables in another depth: its walk goes through what they are not
-        wanted = opened | _spread(tables, mirror.below, below, identity)
+        wanted = opened | _spread(tables, mirror.below, below, lambda name, level: True)
         trees.append(grow(tables, mirror.below, below, own, reference, wanted, identity))
     shown = tuple(msgspec.structs.replace(tree, mirror=mirror) for tree in trees)
     return Pair(mirror, shown, _wires(mirror, shown))
 
 
-def _in_guest(state: State, vm: int) -> Locate:
-    """Where a guest-physical address lies, by memslots and the host's own tables."""
+def _above(state: State, vm: int, mirror: Mirror, stage: Stage, opened: Opened) -> Tree:
+    """What is mirrored, read as the guest sees its memory; the address of a table is where its bytes lie now."""
     owner = state.vms[vm]
     assert owner is not None
     view = GuestView(state, owner)
+    tables = Tables(view)
+    mirrored = {(table.gfn, table.level.level) for table in mirror.shadow if table.kind is TableKind.MIRROR}
+    is_small = len(mirror.guest) <= SPREAD
 
-    def locate(gpa: int) -> int | None:
-        frame = view.host_frame(gpa >> 12)
-        return None if frame is None else frame << 12 | gpa & 0xFFF
+    def shows(name: int, level: int) -> bool:
+        return is_small or (name >> FRAME_BITS, level) in mirrored
 
-    return locate
+    wanted = opened | _spread(tables, mirror.above, ABOVE, shows)
+    tree = grow(tables, mirror.above, stage, [], None, wanted, identity, key=ABOVE)
+
+    def placed(node: Node) -> Node:
+        frame = view.host_frame(node.name >> FRAME_BITS)
+        address = None if frame is None else frame << FRAME_BITS | node.name & (FRAME_SIZE - 1)
+        return msgspec.structs.replace(node, address=address)
+
+    return msgspec.structs.replace(tree, nodes=tuple(map(placed, tree.nodes)))
 
 
-def _spread(tables: Tables, paging: Paging, key: Key, locate: Locate) -> Opened:
-    """The first `SPREAD` tables from the root on, breadth first."""
+def _spread(tables: Tables, paging: Paging, key: Key, shows: Callable[[int, int], bool]) -> Opened:
+    """The first `SPREAD` tables from the root on, breadth first, of those that ``shows`` wants by name and level."""
     found: set[tuple[Key, Path]] = set()
     row: list[tuple[Path, int]] = [((), paging.root)]
-    registers = paging.registers.pdptes if paging.mode is Mode.PAE and not paging.pdptes_from_memory else None
+    registers = paging.registers.pdptes if paging.pdptes_are_registers else None
     for lv in paging.levels[:-1]:
         below: list[tuple[Path, int]] = []
         for path, name in row:
-            values, runs = tables.read(lv, locate(name))
+            values, runs = tables.read(lv, name)
+            slots = [n for run in runs if run.rule is Rule.TABLE for n in range(run.first, run.last + 1)]
             if registers is not None and not path:
-                slots = [n for n, value in enumerate(registers) if value & lv.present]
-                values = registers
-            else:
-                slots = [n for run in runs if run.rule is Rule.TABLE for n in range(run.first, run.last + 1)]
+                values, slots = registers, [n for n, value in enumerate(registers) if value & lv.present]
             for slot in slots:
-                if len(found) < SPREAD:
-                    child = (*path, slot)
-                    found.add((key, child))
-                    below.append((child, (values[slot] or 0) & lv.table_address))
+                child = (values[slot] or 0) & lv.table_address
+                if len(found) < SPREAD and shows(child, lv.level - 1):
+                    found.add((key, (*path, slot)))
+                    below.append(((*path, slot), child))
         row = below
     return frozenset(found)
 

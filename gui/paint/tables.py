@@ -156,10 +156,9 @@ def _numbers(painter: QPainter, table: Card, exposed: QRectF, selected: int | No
 
 
 def _count(node: Node) -> str:
-    if node.address is None:
-        return translate("Hierarchy", "not mapped")
     if all(run.rule is Rule.UNKNOWN for run in node.runs):
-        return translate("Hierarchy", "not in image")
+        is_nowhere = node.address is None
+        return translate("Hierarchy", "not mapped") if is_nowhere else translate("Hierarchy", "not in image")
     return translate("Hierarchy", "{count} used").format(count=node.present)
 
 

@@ -237,7 +237,7 @@ def test_a_closed_side_can_be_opened_further_than_it_is(show) -> None:  # type: 
 
 
 def test_where_the_processor_reads_in_another_depth_no_walk_is_lit(show) -> None:  # type: ignore[no-untyped-def]
-    """KVM's tables are shown at the depth that it gave them; the other picture shows what the processor makes of them."""
+    """KVM's tables are shown as deep as it made them; the other picture shows what the processor makes of them."""
     events = (*scenario(PAE).events[:16], ev.ChangeMode(pcpu=1, la57=False), ev.MoveVcpu(pcpu=1))
     document = host_document(events)
     view = show(document)
@@ -315,3 +315,40 @@ def test_thousands_of_entries_are_told_of_in_a_moment(show) -> None:  # type: ig
     assert len(view.canvas._bundles) < 100
     view.canvas.zoom_to(64)
     assert len(view.canvas._bundles) > 680
+
+
+def test_of_a_guest_with_many_tables_those_that_are_mirrored_are_open(show) -> None:  # type: ignore[no-untyped-def]
+    """64 page tables of the guest's, of which it has used one."""
+    start = scenario(SHADOW).events
+    tables = tuple(
+        ev.MapGuestPages(root=0x1000, tables=0x10000 + n * 0x2000, address=n << 21, target=0, size=4096, mode="PAE")
+        for n in range(1, 64)
+    )
+    view = show(host_document((*start[:6], *tables, start[8], ev.GuestAccess(40 << 21, size=4))))
+    above = pair_of(view).trees[0]
+    assert isinstance(view.canvas._document.mirror, Mirror)
+    assert len(view.canvas._document.mirror.guest) > 64
+    assert [node.path for node in above.nodes if node.level.level == 1] == [(0, 40)]
+    view.canvas.follow(0, (0,), 41)
+    assert [node.path for node in pair_of(view).trees[0].nodes if node.level.level == 1] == [(0, 40), (0, 41)]
+
+
+def test_a_guests_table_that_no_memory_holds_yet_is_read_as_zeros_and_cannot_be_selected(show) -> None:  # type: ignore[no-untyped-def]
+    start = scenario(SHADOW).events
+    root = ev.FillGuestPages(0x1000, (0, 0x9001, 0, 0))
+    view = show(host_document((*start[:5], root, start[8])))
+    (_, below) = pair_of(view).trees[0].nodes
+    assert below.address is None
+    assert below.present == 0
+    assert below.values[0] == 0
+    view.canvas.choose(0, below.path, 0)
+    assert view.canvas._document.selection is None
+
+
+def test_another_address_keeps_the_mirror(show) -> None:  # type: ignore[no-untyped-def]
+    document = document_at(FOUR, 16)
+    found = document.mirror
+    document.ask(Query(0x4000_1000, cpl=0))
+    assert document.mirror is found
+    document.go_to_step(18)
+    assert document.mirror is not found
