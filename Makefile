@@ -6,12 +6,18 @@ PY    := .venv/bin/python
 # Tests, pictures and measurements never open a window on the desktop of whoever runs them.
 HEADLESS := QT_QPA_PLATFORM=offscreen
 
-.PHONY: setup run display test test-slow lint bench docs thumbnails shots lock clean
+# What makes the bundle has an environment of its own: what is not in it cannot get into the bundle.
+PARTS   := requirements/bundle.txt .ci/system-packages .ci/packaging-packages
+BUNDLER := build/bundler/ready-$(shell { pwd; cat $(PARTS); } | sha256sum | cut -c1-16)
+BUNDLE  := build/bundle/walkscope/walkscope
+MADE_OF := $(shell find main.py gui engine storage resources LICENSE -type f -not -name '*.pyc')
+
+.PHONY: setup run display test test-slow lint bench docs thumbnails shots bundle install uninstall deb lock clean
 
 setup: $(READY)
 
 $(READY):
-	@.ci/setup $@
+	@.ci/setup $@ requirements/dev.txt .ci/system-packages
 
 run: $(READY) display
 	@$(PY) main.py
@@ -42,6 +48,24 @@ thumbnails: $(READY)
 
 shots: $(READY)
 	@$(HEADLESS) $(PY) -m tests.shots
+
+bundle: $(BUNDLE)
+	@build/bundler/bin/python -m resources.packaging.bundle archive
+
+$(BUNDLER):
+	@.ci/setup $@ $(PARTS)
+
+$(BUNDLE): $(BUNDLER) $(MADE_OF)
+	@build/bundler/bin/python -m resources.packaging.bundle folder
+
+install: $(BUNDLE)
+	@build/bundle/walkscope/install
+
+uninstall:
+	@resources/packaging/install uninstall
+
+deb: $(BUNDLE)
+	@build/bundler/bin/python -m resources.packaging.deb
 
 lock:
 	@.ci/lock

@@ -33,8 +33,8 @@ class Actions(QObject):
         self._window = window
         self._commands = commands()
         self._actions = {command.id: self._make(command) for command in self._commands}
-        signals().changed.connect(self._draw_icons)
-        self._draw_icons()
+        signals().changed.connect(self._on_theme)
+        self._dress()
 
     def __getitem__(self, id: str) -> QAction:
         return self._actions[id]
@@ -57,18 +57,27 @@ class Actions(QObject):
         action.triggered.connect(lambda: command.run(self._window))
         return action
 
-    def _draw_icons(self) -> None:
+    def _dress(self) -> None:
         for command in self._commands:
             if command.icon:
                 self._actions[command.id].setIcon(icon(command.icon))
 
+    def _on_theme(self) -> None:
+        """Another theme was chosen, here or in another window."""
+        self._dress()
+        if self._window.is_filled:
+            self._show_choices()
+
     def refresh(self) -> None:
         """Which commands make sense now, and which choices are made."""
         for command in self._commands:
-            action = self._actions[command.id]
-            action.setEnabled(command.enabled(self._window))
+            self._actions[command.id].setEnabled(command.enabled(self._window))
+        self._show_choices()
+
+    def _show_choices(self) -> None:
+        for command in self._commands:
             if command.checked is not None:
-                action.setChecked(command.checked(self._window))
+                self._actions[command.id].setChecked(command.checked(self._window))
 
     def keep_keys(self, focus: QWidget | None) -> None:
         """Leave the plain keys that the widget in focus wants to it."""

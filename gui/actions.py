@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from PySide6.QtCore import QCoreApplication
+from PySide6.QtWidgets import QApplication
 
 from gui.theme import Scheme
 
@@ -104,7 +105,11 @@ def commands() -> tuple[Command, ...]:
         Command("export-report", translate("Actions", "&Export report…"),
             lambda w: w.exporter.export_scenario(), enabled=_has_events,
         ),
-        Command("quit", translate("Actions", "&Quit"), lambda w: w.close(), ("Ctrl+Q",)),
+        Command("new-window", translate("Actions", "New &window"),
+            lambda w: w.window_wanted.emit(None), ("Ctrl+Shift+N",),
+        ),
+        Command("close", translate("Actions", "C&lose window"), lambda w: w.close(), ("Ctrl+W",)),
+        Command("quit", translate("Actions", "&Quit"), lambda w: QApplication.closeAllWindows(), ("Ctrl+Q",)),
         Command("undo", translate("Actions", "&Undo"),
             lambda w: w.document.undo(), ("Ctrl+Z",), enabled=lambda w: w.document.undo_stack.canUndo(),
         ),
@@ -211,8 +216,8 @@ def menus() -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Titles, and ids of commands; "-" is a separator, and "@..." a menu or section that the window fills."""
     return (
         (translate("Actions", "&File"), (
-            "@templates", "open", "open-built-in", "@recent", "-", "save", "save-as", "save-copy",
-            "revert", "-", "export-report", "-", "quit",
+            "@templates", "open", "open-built-in", "@recent", "new-window", "-", "save", "save-as", "save-copy",
+            "revert", "-", "export-report", "-", "close", "quit",
         )),
         (translate("Actions", "&Edit"), (
             "undo", "redo", "-", "@events", "edit-event", "duplicate-event", "delete-event", "event-up", "event-down",

@@ -1,28 +1,30 @@
-"""The one start-up path: arguments, application, look, window; what takes time comes after the first paint."""
+"""The one start-up path: arguments, application, look, windows; what takes time comes after the first paint."""
 
 import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from PySide6.QtCore import QEvent, QObject, QSettings, QTimer
+from PySide6.QtCore import QSettings
 from PySide6.QtWidgets import QApplication
 
 from engine.errors import InputError
 from gui import demos, style
 from gui.dialogs.prompts import Prompts
 from gui.icons import application_icon
+from gui.instance import Instance
 from gui.main_window import MainWindow
 from gui.settings import Appearance
 from gui.uncaught import Uncaught
 from gui.version import VERSION
+from gui.windows import Windows
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("walkscope", description="An explorer of x86 page tables.", allow_abbrev=False)
-    help_ = "scenario (.wscope, .json) or memory image: ELF core (also gzip, xz) or raw memory"
-    parser.add_argument("file", metavar="FILE", nargs="?", help=help_)
+    help_ = "scenario (.wscope, .json) or memory image: ELF core (also gzip, xz) or raw memory; each in its own window"
+    parser.add_argument("files", metavar="FILE", nargs="*", help=help_)
     parser.add_argument("--demo", metavar="NAME", help="play a demo that comes with the program")
     record = "write each stop of the demo (default: of all) as a PNG into DIR, and end"
     parser.add_argument("--record", metavar="DIR", help=record)
@@ -36,39 +38,23 @@ def create_application(arguments: Sequence[str]) -> QApplication:
     application.setApplicationName("Walkscope")
     application.setOrganizationName("walkscope")
     application.setApplicationVersion(VERSION)
-    application.setDesktopFileName("walkscope")
+    application.setDesktopFileName("org.walkscope.Walkscope")
     style.install(application)
     return application
 
 
 def create_window(settings: QSettings, prompts: Prompts | None = None, *, gallery: bool = False) -> MainWindow:
-    """The window in the user's colours, not shown yet and still to be filled; on its start page where ``gallery``."""
-    appearance = Appearance(settings)
-    appearance.apply()
-    QApplication.styleHints().colorSchemeChanged.connect(appearance.apply)
+    """A window in the user's colours, not shown yet and still to be filled; on its start page where ``gallery``."""
+    Appearance(settings).apply()
     window = MainWindow(settings, prompts)
     if gallery:
         window.show_gallery()
     return window
 
 
-class AfterFirstPaint(QObject):
-    """Calls ``then`` once ``window`` has been painted: what it needs to import and read must not delay that."""
-
-    def __init__(self, window: MainWindow, then: Callable[[], None]) -> None:
-        super().__init__(window)
-        self._then = then
-        window.installEventFilter(self)
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if event.type() is QEvent.Type.Paint:
-            watched.removeEventFilter(self)
-            QTimer.singleShot(0, self._then)
-        return False
-
-
 def main(arguments: Sequence[str]) -> int:
-    """Runs the program until its window is closed; returns the exit code. ``arguments`` begin with its name."""
+    """Runs the program until its last window is closed, or hands its files to the one that runs already; returns the
+    exit code. ``arguments`` begin with its name."""
     options = parse(arguments[1:])
     try:
         if options.demo is not None:
@@ -79,18 +65,25 @@ def main(arguments: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     application = create_application(arguments[:1])
+    settings = QSettings()
+    windows = Windows(lambda gallery: create_window(settings, gallery=gallery), go_on, application)
+    instance = Instance(windows.show_files, application)
+    if options.demo is None and instance.hand_over(options.files):
+        return 0
     uncaught = Uncaught(application)
     uncaught.install()
-    window = create_window(QSettings(), gallery=options.file is None)
-    uncaught.caught.connect(window.report)
+    uncaught.caught.connect(windows.report)
+    application.styleHints().colorSchemeChanged.connect(Appearance(settings).apply)
 
-    def go_on() -> None:
-        begin(window, options.file)
+    def begin_with_demo(window: MainWindow, path: str | None) -> None:
+        begin(window, path)
         if options.demo is not None:
             window.play_demo(options.demo)
 
-    AfterFirstPaint(window, go_on)
-    window.show()
+    first, *others = options.files or [None]
+    windows.show(first, begin_with_demo)
+    for path in others:
+        windows.show(path)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl+C in the terminal ends the program
     return application.exec()
 
@@ -113,15 +106,29 @@ def record(arguments: Sequence[str], folder: str, names: list[str]) -> int:
 
 
 def begin(window: MainWindow, path: str | None) -> None:
-    """Fill the window, and open what was asked for; nothing: the start page shows what there is."""
-    from engine.memory.library import Library
-    from gui.jobs import runner
+    """Fill the first window, take up again what an earlier start lost, and open what was asked for."""
+    fill(window)
+    is_recovered = window.files.recover()
+    if path is not None and is_recovered:
+        window.window_wanted.emit(path)
+    elif path is not None:
+        window.opener.start(path)
 
-    runner().crashed.connect(window.report)
+
+def go_on(window: MainWindow, path: str | None) -> None:
+    """Fill a later window, which the user wants in front, and open what was asked for."""
+    window.activateWindow()
+    fill(window)
+    if path is not None:
+        window.opener.start(path)
+
+
+def fill(window: MainWindow) -> None:
+    from engine.memory.library import Library
+    from gui.jobs import WindowJobs
+
     window.setWindowIcon(application_icon())
     window.fill(Library())
+    WindowJobs.of(window.document).crashed.connect(window.report)
     if not window.is_on_gallery:
         window.tabs.currentWidget().setFocus()
-    window.files.recover()
-    if path is not None:
-        window.opener.open(path)

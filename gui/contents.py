@@ -12,7 +12,7 @@ from gui.address_bar import AddressBar
 from gui.document import Document
 from gui.export import Exporter
 from gui.files import Files
-from gui.jobs import runner
+from gui.jobs import WindowJobs
 from gui.opener import Opener
 from gui.player import Player
 from gui.recovery import Keeper, state_folder
@@ -41,7 +41,7 @@ def fill(window: MainWindow, library: Library) -> None:
     window.tool_bar.addWidget(window.address_bar)
     window.center.add_strip(window.notice)
     window.center.add_strip(SightsStrip(document))
-    window.setStatusBar(StatusBar(document, runner(), window))
+    window.setStatusBar(StatusBar(document, WindowJobs.of(document), window))
     window.files.told.connect(window.notice.tell)
     window.exporter.told.connect(window.notice.tell)
     _provide(window)

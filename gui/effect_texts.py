@@ -132,6 +132,7 @@ def kvm_then(reacted: Reacted) -> str:
         Answer.SPURIOUS_LOOP: translate("Effects", "loops: RET_PF_SPURIOUS"),
         Answer.RETRY_LOOP: translate("Effects", "loops: RET_PF_RETRY"),
         Answer.EMULATES: translate("Effects", "emulates: MMIO path"),
+        Answer.REFLECTS: translate("Effects", "exit for L1"),
         Answer.FAILS: translate("Effects", "gives up"),
     }[reacted.answer]
 

@@ -12,7 +12,7 @@ from engine.arch.paging import Paging, bind
 from engine.arch.second_stage import SecondStage
 from engine.machine import Refusal
 from gui.document import Document
-from gui.jobs import Report, runner
+from gui.jobs import Report, WindowJobs
 
 if TYPE_CHECKING:
     from engine.arch.mappings import Mappings
@@ -40,6 +40,7 @@ class Enumeration(QObject):
     def __init__(self, document: Document) -> None:
         super().__init__(document)
         self._document = document
+        self._jobs = WindowJobs.of(document)
         self._of: Subject | None = None
         self._mappings: Mappings | None = None
 
@@ -57,8 +58,8 @@ class Enumeration(QObject):
         elif subject != self._of or not self._under_way():
             self._of, self._mappings = subject, None
             text = self.tr("Reading the page tables")
-            runner().start(text, lambda report: _enumerate(subject, report), self._done, key=KEY,
-                           failed=self.failed.emit, stopped=self._stopped)  # fmt: skip
+            self._jobs.start(text, lambda report: _enumerate(subject, report), self._done, key=KEY,
+                             failed=self.failed.emit, stopped=self._stopped)  # fmt: skip
 
     def _subject(self) -> Subject | None:
         """What is enumerated. Privilege does not count: it would only make the same work be done twice."""
@@ -71,7 +72,7 @@ class Enumeration(QObject):
         return self._document.state.memory, paging, stages.second
 
     def _under_way(self) -> bool:
-        return any(job.key == KEY for job in runner().running)
+        return any(job.key == KEY for job in self._jobs.running)
 
     def _stopped(self) -> None:
         self.failed.emit(self.tr("You cancelled the reading: leave this view and come back to start it again."))

@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QWidget
 from gui.dialogs.prompts import Prompts
 from gui.document import Document
 from gui.files import Files
-from gui.jobs import runner
+from gui.jobs import WindowJobs
 from gui.recent import RecentFiles
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ class Exporter(QObject):
             return path
 
         text = self.tr("Writing {name}").format(name=Path(path).name)
-        runner().start(text, work, self._written, key=KEY, failed=partial(self._failed, path, make))
+        failed = partial(self._failed, path, make)
+        WindowJobs.of(self._document).start(text, work, self._written, key=KEY, failed=failed)
 
     def _written(self, path: str) -> None:
         self.told.emit("")

@@ -62,6 +62,11 @@ class Files(QObject):
     # --- what is open
 
     @property
+    def path(self) -> str:
+        """Where the file lies; '' where the document is in none."""
+        return self.file.path if self.file else ""
+
+    @property
     def is_modified(self) -> bool:
         return self._is_recovered or not self._document.undo_stack.isClean()
 

@@ -8,6 +8,8 @@ from gui.theme import theme
 
 SIZE = 20
 """Device-independent pixels of an icon in a tool bar."""
+APPLICATION_SIZES = (16, 22, 24, 32, 48, 64, 128, 256)
+"""Pixels of the program's own icon that desktops ask for."""
 
 
 def icon(name: str, color: QColor | None = None) -> QIcon:
@@ -20,11 +22,15 @@ def icon(name: str, color: QColor | None = None) -> QIcon:
 
 
 def application_icon() -> QIcon:
-    svg = resources.text("icons", "walkscope.svg")
     made = QIcon()
-    for side in (16, 32, 64, 128):
-        made.addPixmap(_rendered(svg, side))
+    for side in APPLICATION_SIZES:
+        made.addPixmap(application_pixmap(side))
     return made
+
+
+def application_pixmap(side: int) -> QPixmap:
+    """The program's own icon, ``side`` pixels wide."""
+    return _rendered(resources.text("icons", "walkscope.svg"), side)
 
 
 def pixmap(name: str, color: QColor, side: int = SIZE) -> QPixmap:

@@ -35,9 +35,10 @@ class Job:
     Workers hold jobs, so a job knows nothing of who wants the result: a widget must not die in a worker's thread.
     """
 
-    def __init__(self, text: str, key: str) -> None:
+    def __init__(self, text: str, key: str, group: int) -> None:
         self.text = text
         self.key = key
+        self.group = group
         self.fraction: float | None = None
         self.cancelled = False
 
@@ -49,6 +50,7 @@ class _CallBacks(NamedTuple):
     done: Callable[[Any], None]
     failed: Callable[[str], None] | None
     stopped: Callable[[], None] | None
+    crashed: Callable[[BaseException], None] | None
 
 
 class Report:
@@ -114,23 +116,26 @@ class Jobs(QObject):
         key: str,
         failed: Callable[[str], None] | None = None,
         stopped: Callable[[], None] | None = None,
+        crashed: Callable[[BaseException], None] | None = None,
+        group: int = 0,
     ) -> Job:
         """Run ``work`` and give what it returns to ``done``; an `InputError`'s sentence goes to ``failed``.
 
-        ``stopped`` is called where it was the user who cancelled. A job takes the place of the one with the same
-        ``key``: that is cancelled and its result dropped.
+        ``stopped`` is called where it was the user who cancelled; ``crashed`` takes the place of the signal. A job
+        takes the place of the one with the same ``key`` in its ``group``: that is cancelled and its result dropped.
         """
-        self.cancel(key)
-        job = Job(text, key)
-        self._running[job] = _CallBacks(done, failed, stopped)
+        self.cancel(key, group)
+        job = Job(text, key, group)
+        self._running[job] = _CallBacks(done, failed, stopped, crashed)
         self._work[job] = work
         self._pool.submit(self._run, job, work)
         self.changed.emit()
         return job
 
-    def cancel(self, key: str | None = None) -> None:
-        """Cancel the job with ``key`` (default: all), whose result is not wanted any more; no call-back is called."""
-        stopped = [job for job in self._running if key is None or job.key == key]
+    def cancel(self, key: str | None = None, group: int | None = None) -> None:
+        """Cancel the jobs with ``key`` (default: any) in ``group`` (default: any), whose results are not wanted any
+        more; no call-back is called."""
+        stopped = [job for job in self._running if key in (None, job.key) and group in (None, job.group)]
         for job in stopped:
             job.cancel()
             del self._running[job]
@@ -141,7 +146,7 @@ class Jobs(QObject):
         """Cancel ``job`` because the user said so."""
         if job in self._running:
             stopped = self._running[job].stopped
-            self.cancel(job.key)
+            self.cancel(job.key, job.group)
             if stopped is not None:
                 stopped()
 
@@ -190,7 +195,7 @@ class Jobs(QObject):
             if call.failed is not None:
                 call.failed(str(error))
         elif not isinstance(error, Cancelled):
-            self.crashed.emit(error)
+            (call.crashed or self.crashed.emit)(error)
 
 
 _runner: Jobs | None = None
@@ -212,3 +217,38 @@ def _end() -> None:
     if _runner is not None:
         _runner.stop()
         _runner = None
+
+
+class WindowJobs(QObject):
+    """The jobs of one window: their keys are its own, it shows no others, and they end with it."""
+
+    changed = Signal()
+    """As `Jobs.changed`, also for the jobs of others."""
+    crashed = Signal(object)
+    """As `Jobs.crashed`, for the jobs of this window."""
+
+    @classmethod
+    def of(cls, document: QObject) -> "WindowJobs":
+        """Those of the window that shows ``document``."""
+        found = document.findChild(cls)
+        return found if found is not None else cls(document)
+
+    def __init__(self, document: QObject) -> None:
+        super().__init__(document)
+        self._group = id(self)
+        runner().changed.connect(self.changed)
+
+    @property
+    def running(self) -> tuple[Job, ...]:
+        return tuple(job for job in runner().running if job.group == self._group)
+
+    def start(self, text: str, work: Callable[[Report], T], done: Callable[[T], None], **how: Any) -> Job:
+        """As `Jobs.start`."""
+        return runner().start(text, work, done, crashed=self.crashed.emit, group=self._group, **how)
+
+    def cancel(self, key: str | None = None) -> None:
+        """Cancel the window's job with ``key`` (default: all of its jobs)."""
+        runner().cancel(key, self._group)
+
+    def cancel_for_user(self, job: Job) -> None:
+        runner().cancel_for_user(job)

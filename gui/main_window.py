@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QEvent, QPoint, QSettings, Qt, QUrl
+from PySide6.QtCore import QEvent, QPoint, QSettings, Qt, QUrl, Signal
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import QApplication, QMainWindow, QMenu, QStackedWidget, QStatusBar, QWidget
 
@@ -47,9 +47,12 @@ SIZE = (1440, 900)
 class MainWindow(QMainWindow):
     """Made in two steps: at first it only looks like it will; `fill` makes the document and the views.
 
-    ``prompts`` stands for the user wherever a question is asked.
+    ``prompts`` stands for the user wherever a question is asked. ``window_wanted`` asks for another window, with the
+    file at a path or (None) without one; ``closed`` is emitted when this one is.
     """
 
+    window_wanted = Signal(object)
+    closed = Signal()
     document: Document
     files: Files
     opener: Opener
@@ -133,6 +136,7 @@ class MainWindow(QMainWindow):
         self.document.undo_stack.indexChanged.connect(self._refresh)
         self.player.changed.connect(self._show_playing)
         self.files.changed.connect(self._show_file)
+        self.opener.gave_up.connect(self.show_gallery)
         for id in CONTEXT:
             self.timeline.addAction(self.actions_[id])
         self.timeline.list.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
@@ -334,7 +338,6 @@ class MainWindow(QMainWindow):
 
     def use_scheme(self, scheme: Scheme) -> None:
         self._appearance.use_scheme(scheme)
-        self._refresh()
 
     def scale_text(self, by: int) -> None:
         """One step larger or smaller; 0: as the desktop has it."""
@@ -357,9 +360,9 @@ class MainWindow(QMainWindow):
         dock.raise_()
 
     def about(self) -> None:
-        from gui.dialogs.about import about_text
+        from gui.dialogs.about import AboutDialog
 
-        self.prompts.about(self, self.tr("About Walkscope"), about_text())
+        self.prompts.run(AboutDialog(self))
 
     def report(self, error: BaseException) -> None:
         """A fault of ours: tell what happened, and go on."""
@@ -382,14 +385,17 @@ class MainWindow(QMainWindow):
         super().changeEvent(event)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        if _dropped_file(event.mimeData().urls()):
+        if self.is_filled and _dropped_files(event.mimeData().urls()):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        path = _dropped_file(event.mimeData().urls())
-        if path:
+        """The first file takes the place of what is open, each other one gets a window."""
+        paths = _dropped_files(event.mimeData().urls())
+        if paths:
             event.acceptProposedAction()
-            self.opener.open(path)
+            self.opener.open(paths[0])
+            for path in paths[1:]:
+                self.window_wanted.emit(path)
 
     def closeEvent(self, event: QCloseEvent) -> None:
         if self.is_filled and not self.files.may_leave():
@@ -398,15 +404,16 @@ class MainWindow(QMainWindow):
         if self.presenter is not None:
             self.presenter.close()
         if self.is_filled:
-            self.files.close()
-            from gui.jobs import runner
+            from gui.jobs import WindowJobs
 
+            self.files.close()
             self.player.stop()
-            runner().cancel()
+            WindowJobs.of(self.document).cancel()
         self.layout_.save(self._settings)
         super().closeEvent(event)
+        self.closed.emit()
 
 
-def _dropped_file(urls: list[QUrl]) -> str:
-    """The one file that was dropped; '' where it was none or more."""
-    return urls[0].toLocalFile() if len(urls) == 1 else ""
+def _dropped_files(urls: list[QUrl]) -> list[str]:
+    """The files that were dropped, as paths; what lies elsewhere is none."""
+    return [url.toLocalFile() for url in urls if url.isLocalFile()]

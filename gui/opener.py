@@ -18,7 +18,7 @@ from gui import scenarios
 from gui.dialogs.prompts import Prompts
 from gui.document import Document, Query
 from gui.files import SUFFIX, Files
-from gui.jobs import Report, runner
+from gui.jobs import Report, WindowJobs
 from gui.recent import RecentFiles
 from gui.sights import IMAGE, is_shown, opening, sights
 from storage.content import Content
@@ -30,9 +30,11 @@ KEY = "open"
 
 
 class Opener(QObject):
-    """What is open stays open until the new image has been read. ``opened`` is emitted when it has."""
+    """What is open stays open until the new image has been read. ``opened`` is emitted when it has; ``gave_up`` where
+    the file that a window was made for cannot be opened."""
 
     opened = Signal()
+    gave_up = Signal()
 
     def __init__(
         self, document: Document, files: Files, library: Library, recent: RecentFiles, prompts: Prompts,
@@ -40,11 +42,18 @@ class Opener(QObject):
     ) -> None:  # fmt: skip
         super().__init__(window)
         self._document = document
+        self._jobs = WindowJobs.of(document)
         self._files = files
         self._library = library
         self._recent = recent
         self._prompts = prompts
         self._window = window
+        self._is_starting = False
+
+    def start(self, path: str) -> None:
+        """Open the file that a window begins with."""
+        self._is_starting = True
+        self.open(path)
 
     def ask(self) -> None:
         """Let the user choose a file."""
@@ -78,9 +87,9 @@ class Opener(QObject):
             return files.open_file(path)
 
         text = self.tr("Opening {name}").format(name=Path(path).name)
-        runner().start(
+        self._jobs.start(
             text, work, lambda found: self._arrived(path, found.content, found.file), key=KEY,
-            failed=lambda sentence: self._failed(path, sentence),
+            failed=lambda sentence: self._failed(path, sentence), stopped=self._gave_up,
         )  # fmt: skip
 
     def _arrived(self, path: str, content: Content, file: "File | None") -> None:
@@ -97,7 +106,7 @@ class Opener(QObject):
         shelf = embedding.Shelf(content, permit, self._library)
         self._files.show(content, shelf, file, Path(path).name)
         self._recent.add(path)
-        self.opened.emit()
+        self._has_opened()
 
     def revert(self) -> None:
         """What is in the file takes the place of what is open."""
@@ -117,25 +126,39 @@ class Opener(QObject):
             return self._library.load(path, progress=report)
 
         text = self.tr("Opening {name}").format(name=self._library.file(path).name)
-        runner().start(text, work, done, key=KEY, failed=lambda sentence: self._failed(path, sentence))
+        self._jobs.start(
+            text, work, done, key=KEY, failed=lambda sentence: self._failed(path, sentence), stopped=self._gave_up
+        )
 
     def _failed(self, path: str, sentence: str) -> None:
         if not Path(path).exists():
             self._recent.remove(path)
             self.opened.emit()
         self._prompts.error(self._window, sentence)
+        self._gave_up()
+
+    def _gave_up(self) -> None:
+        """Nothing was opened. A window that was made for it begins as without a file."""
+        if self._is_starting:
+            self._is_starting = False
+            self.gave_up.emit()
+
+    def _has_opened(self) -> None:
+        self._is_starting = False
+        self.opened.emit()
 
     def _show_built_in(self, sight: int) -> None:
         self._document.open(opening())
         self._files.begun(self._library.file(IMAGE).name)
         self._document.ask(sights()[sight].query)
-        self.opened.emit()
+        self._has_opened()
 
     def _show(self, path: str, image: Image) -> None:
         registers: Registers | None = None
         if not image.cpus:
             registers = self._registers(path)
             if registers is None:
+                self._gave_up()
                 return
         event = ev.OpenImage(ev.ImageRef(path, self._library.size(path)), registers)
         self._document.open(Scenario(events=(event,)))
@@ -148,7 +171,7 @@ class Opener(QObject):
         if query is not None:
             self._document.ask(query)
         self._recent.add(path)
-        self.opened.emit()
+        self._has_opened()
 
     def _registers(self, path: str) -> Registers | None:
         from gui.dialogs.image_dialog import ImageDialog

@@ -11,7 +11,7 @@ from engine.machine import State
 from gui.document import Change, Document
 from gui.explain import engine_text
 from gui.icons import icon
-from gui.jobs import Jobs
+from gui.jobs import WindowJobs
 from gui.theme import GRID, follow
 
 DELAY = 200
@@ -19,7 +19,7 @@ DELAY = 200
 
 
 class StatusBar(QStatusBar):
-    def __init__(self, document: Document, jobs: Jobs, parent: QWidget | None = None) -> None:
+    def __init__(self, document: Document, jobs: WindowJobs, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._document = document
         self._jobs = jobs
@@ -103,7 +103,8 @@ class StatusBar(QStatusBar):
         is_amd = state.host.vendor is Vendor.AMD
         parts = ["AMD" if is_amd else "Intel"]
         if state.module is not None:
-            parts.append("NPT" if is_amd else "EPT")
+            name = "NPT" if is_amd else "EPT"
+            parts.append(name if state.module.tdp_enabled else self.tr("shadow paging"))
         parts += [
             self.tr("VMs: {count}").format(count=len(vms)),
             self.tr("vCPUs: {count}").format(count=sum(len(vm.vcpus) for vm in vms)),

@@ -12,7 +12,7 @@ from engine.arch.registers import Mode, Registers
 from engine.arch.rights import Kind
 from engine.host.modes import WAYS, Way
 from engine.kvm.kernels import KERNELS
-from engine.machine import State
+from engine.machine import Refusal, State
 from gui.explain import engine_text
 
 translate = QCoreApplication.translate
@@ -113,6 +113,8 @@ def _load(event: ev.LoadKvm, state: State, done: int) -> Said:
     title = title.format(kernel=engine_text(kernel.label) if kernel else event.kernel)
     if not state.module:
         return title, ""
+    if not state.module.tdp_enabled:
+        return title, translate("Titles", "shadow paging: nested paging is off")
     text = translate("Titles", "captures max TDP level {level}")
     return title, text.format(level=state.module.max_tdp_level)
 
@@ -193,8 +195,79 @@ def _guest_access(event: ev.GuestAccess, state: State, done: int) -> Said:
         Kind.FETCH: translate("Titles", "Guest fetches {address}"),
         Kind.SHADOW_READ: translate("Titles", "Guest shadow stack: reads {address}"),
         Kind.SHADOW_WRITE: translate("Titles", "Guest shadow stack: writes {address}"),
-    }[event.kind]
-    return title.format(address=short(event.address)), ""
+    }
+    nested = {
+        Kind.READ: translate("Titles", "L2 reads {address}"),
+        Kind.WRITE: translate("Titles", "L2 writes {address}"),
+        Kind.FETCH: translate("Titles", "L2 fetches {address}"),
+        Kind.SHADOW_READ: translate("Titles", "L2 shadow stack: reads {address}"),
+        Kind.SHADOW_WRITE: translate("Titles", "L2 shadow stack: writes {address}"),
+    }
+    said = nested if state.is_nested(event.vm, event.vcpu) else title
+    return said[event.kind].format(address=short(event.address)), ""
+
+
+def _write_guest(event: ev.WriteGuestRegister, state: State, done: int) -> Said:
+    title = translate("Titles", "Guest writes {register}: {value}")
+    if state.is_nested(event.vm, event.vcpu):
+        title = translate("Titles", "L2 writes {register}: {value}")
+    return title.format(register=event.name.upper(), value=grouped(event.value)), _notes(state)
+
+
+def _invlpg(event: ev.InvalidatePage, state: State, done: int) -> Said:
+    title = translate("Titles", "Guest executes INVLPG {address}")
+    if state.is_nested(event.vm, event.vcpu):
+        title = translate("Titles", "L2 executes INVLPG {address}")
+    return title.format(address=short(event.address)), _notes(state)
+
+
+# --- a hypervisor inside a VM
+
+
+def _load_nested(event: ev.LoadNestedKvm, state: State, done: int) -> Said:
+    title = translate("Titles", "kvm_init in VM {vm}").format(vm=event.vm)
+    found = state.vm(event.vm)
+    module = None if isinstance(found, Refusal) else found.nested
+    if module is None:
+        return title, ""
+    text = translate("Titles", "captures {format}, on vCPU {vcpu}")
+    return title, text.format(format=module.captured, vcpu=module.vcpu)
+
+
+def _map_nested(event: ev.MapNestedPages, state: State, done: int) -> Said:
+    title = translate("Titles", "L1 maps L2-physical {address}").format(address=short(event.address))
+    text = translate("Titles", "{size} to L1-physical {target}")
+    return title, text.format(size=size_name(event.size), target=grouped(event.target))
+
+
+def _map_l2(event: ev.MapL2Pages, state: State, done: int) -> Said:
+    title = translate("Titles", "L2 maps {address}").format(address=short(event.address))
+    return title, _map_guest(event, state, done)[1]
+
+
+def _fill_l2(event: ev.FillL2Pages, state: State, done: int) -> Said:
+    return translate("Titles", "L2 memory is filled"), _fill_guest(event, state, done)[1]
+
+
+def _enter(event: ev.EnterNested, state: State, done: int) -> Said:
+    title = translate("Titles", "L2 is entered on vCPU {vcpu}").format(vcpu=event.vcpu)
+    found = state.vcpu(event.vm, event.vcpu)
+    if isinstance(found, Refusal) or found[1].nested is None:
+        return title, ""
+    second = state.l1_stage(found[1])
+    if second is None:
+        return title, translate("Titles", "no nested paging: {paging}").format(paging=_paging(event.registers))
+    text = translate("Titles", "{format} of L1, {level} levels for L0")
+    return title, text.format(format=second.name, level=found[1].role.level)
+
+
+def _leave(event: ev.LeaveNested, state: State, done: int) -> Said:
+    title = translate("Titles", "L2 exits to L1 on vCPU {vcpu}").format(vcpu=event.vcpu)
+    return title, translate("Titles", "L1 goes on with its own registers")
+
+
+def _invept(event: ev.InvalidateNested, state: State, done: int) -> Said:
+    return translate("Titles", "L1 executes INVEPT"), _notes(state)
 
 
 def _move_vcpu(event: ev.MoveVcpu, state: State, done: int) -> Said:
@@ -289,6 +362,15 @@ TITLES: dict[type, tuple[str, Say]] = {
     ev.HostMemory: ("memory", _host_memory),
     ev.DirtyLogging: ("log", _dirty_logging),
     ev.FlushTlb: ("zap", _flush),
+    ev.WriteGuestRegister: ("register", _write_guest),
+    ev.InvalidatePage: ("zap", _invlpg),
+    ev.LoadNestedKvm: ("nested", _load_nested),
+    ev.MapNestedPages: ("table", _map_nested),
+    ev.MapL2Pages: ("table", _map_l2),
+    ev.FillL2Pages: ("memory", _fill_l2),
+    ev.EnterNested: ("enter", _enter),
+    ev.LeaveNested: ("leave", _leave),
+    ev.InvalidateNested: ("zap", _invept),
 }
 ICONS = frozenset(icon for icon, _ in TITLES.values())
 """The names of all icons that lines of the timeline have."""

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 ROOMS = {"main.py", "gui", "engine", "storage", "tests", "resources", "README.md"}
 TOOL_FILES = {"pyproject.toml", "Makefile", "requirements", ".ci", "LICENSE", "CHANGELOG.md", ".gitignore"}
-LOCKS = [ROOT / "requirements" / "run.txt", ROOT / "requirements" / "dev.txt"]
+LOCKS = [ROOT / "requirements" / f"{name}.txt" for name in ("run", "dev", "bundle")]
 OUR_ENVIRONMENT = Path(sys.prefix) == ROOT / ".venv"
 
 
@@ -62,8 +62,9 @@ def test_locks_hold_versions_and_hashes_only(lock: Path) -> None:
 
 
 def test_the_checks_run_on_what_users_run() -> None:
-    run, dev = map(locked, LOCKS)
+    run, dev, bundle = map(locked, LOCKS)
     assert run.items() <= dev.items()
+    assert run.items() <= bundle.items(), "and the bundle holds what was checked"
 
 
 def test_every_declared_dependency_is_locked() -> None:

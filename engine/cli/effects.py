@@ -9,7 +9,7 @@ from engine.arch.arrays import Code
 from engine.arch.rights import Kind
 from engine.arch.second_stage import Kind2
 from engine.cli.run import read_scenario
-from engine.effects.compare import Class, Side, side
+from engine.effects.compare import Class, Side, comparable, side
 from engine.effects.comparison import Comparison, compare
 from engine.effects.reaction import Reacted
 from engine.effects.virtual import virtual_effects
@@ -32,6 +32,9 @@ def comparison(options: argparse.Namespace, kind: Kind) -> Comparison:
         )
     )
     _warn(replay, scenario, max(options.from_step, options.to_step))
+    differ = comparable(a, b)
+    if differ is not None:
+        raise InputError(differ.reason)
     return compare(a, b, kind)
 
 

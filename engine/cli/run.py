@@ -15,10 +15,11 @@ from engine.arch.walk import Walk
 from engine.errors import InputError
 from engine.events import Event, ImageRef
 from engine.kvm.actions import Action
+from engine.kvm.nested import Reflected
 from engine.machine import Effect, Exit, Images, Livelock, Refusal, State
 from engine.memory.library import SCHEME, Library
 from engine.report import outcome_json, outcome_text, walk_json, walk_text
-from engine.report.events import result
+from engine.report.events import emulated_line, reflected_line, result
 from engine.scenario import Replay, Scenario
 
 STANDARD = "-"
@@ -77,6 +78,7 @@ def event_json(number: int, event: Event, state: State, refusal: Refusal | None)
         "walks": [walk_json(walk) for walk in effect.walks],
         "loaded": None if effect.loaded is None else hex(effect.loaded),
         "fault": _fault_json(fault) if fault else None,
+        "reflected": _reflected_json(effect.reflected) if effect.reflected else None,
         "livelock": _livelock_json(effect.livelock) if effect.livelock else None,
         "assumed": list(effect.assumed),
     }
@@ -86,6 +88,11 @@ def _fault_json(fault: Any) -> dict[str, Any]:
     if isinstance(fault, EntryFailure):
         return {"kind": "entry failure", "reason": fault.reason, "basis": str(fault.basis)}
     return outcome_json(fault)
+
+
+def _reflected_json(reflected: Reflected) -> dict[str, Any]:
+    fields = [{"name": f.name, "value": hex(f.value), "source": f.source} for f in reflected.fields]
+    return {"name": reflected.name, "exit": outcome_json(reflected.exit), "fields": fields}
 
 
 def _action_json(action: Action) -> dict[str, str]:
@@ -171,6 +178,11 @@ def _effect_text(effect: Effect, walks: bool) -> Iterator[str]:
     elif effect.fault is not None:
         whose = "" if isinstance(effect.fault, GeneralProtection) else "by KVM's own walk: "
         yield f"   {whose}{outcome_text(effect.fault)[0]}"
+    if effect.reflected is not None:
+        yield f"   {reflected_line(effect.reflected)}"
+        yield from (f"      {f.name} = {f.value:#x}: {f.source}" for f in effect.reflected.fields)
+    if effect.emulated is not None:
+        yield f"   {emulated_line(effect.emulated)}"
     if effect.loaded is not None:
         yield f"   loaded {effect.loaded:#x}"
     yield from (f"   assumed: {assumption}" for assumption in effect.assumed)

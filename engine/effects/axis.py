@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.arch.arrays import Words
-from engine.effects.compare import EXPOSES, Class
+from engine.effects.compare import EXPOSES, Class, memory_of
 from engine.effects.comparison import Band, Comparison
 
 Doubles = NDArray[np.float64]
@@ -62,8 +62,8 @@ class Axis(msgspec.Struct, frozen=True):
 
 
 def axis(comparison: Comparison) -> Axis:
-    """The memslots of both sides, and whatever else a side translates."""
-    slots = [(slot.gpa, slot.gpa + slot.size) for one in (comparison.a, comparison.b) for slot in one.vm.slots]
+    """The memory of both sides, and whatever else a side translates."""
+    slots = [span for one in (comparison.a, comparison.b) for span in memory_of(one)]
     band = comparison.band_a
     starts = np.concatenate((np.array([start for start, _ in slots], np.uint64), band.start))
     ends = np.concatenate((np.array([end for _, end in slots], np.uint64), band.start + band.size))

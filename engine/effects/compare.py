@@ -1,6 +1,7 @@
 """The effects of going from one side to another: every guest-physical page, classified by what both really translate.
 
 A side is a vCPU's second stage as the hardware of one pCPU walks it at one step. Nothing here knows why sides differ.
+While a nested guest runs, guest-physical means L2-physical, and its hypervisor's tables say which page is which.
 """
 
 from enum import IntEnum
@@ -16,6 +17,7 @@ from engine.arch.mappings import mappings
 from engine.arch.paging import Paging
 from engine.arch.second_stage import SecondStage
 from engine.effects.owners import OUTSIDE, gfn_of, owners_of, use_is, vm_of
+from engine.effects.rightful import given_to, rightful
 from engine.host.frames import Use
 from engine.kvm.vm import Vcpu, Vm
 from engine.machine.look import Place, stages
@@ -53,6 +55,9 @@ FAULTS = {
 """The class of a page that does not translate."""
 
 
+SHADOWED = "Nested paging is off, so KVM mirrors this guest's own tables: there is no second stage to compare."
+
+
 class Side(msgspec.Struct, frozen=True):
     """``guest`` None: the guest has no paging. ``pcpu``: whose hardware walks."""
 
@@ -62,6 +67,15 @@ class Side(msgspec.Struct, frozen=True):
     pcpu: int
     second: SecondStage
     guest: Paging | None
+
+    @property
+    def l1(self) -> SecondStage | None:
+        """What a hypervisor inside the VM translates with, for the guest that runs on the vCPU; None without one."""
+        return self.state.l1_stage(self.vcpu)
+
+    def rightful(self, gfns: Words) -> Words:
+        """The frame of the VM that each of ``gfns``, in ascending order, should be (`rightful.rightful`)."""
+        return rightful(self.state, self.vm, self.vcpu, gfns)
 
 
 def side(state: State, vm: int = 0, vcpu: int = 0, pcpu: int | None = None) -> Side | Refusal:
@@ -80,9 +94,20 @@ def side(state: State, vm: int = 0, vcpu: int = 0, pcpu: int | None = None) -> S
     both = stages(state, Place(vm=vm, vcpu=vcpu))
     if isinstance(both, Refusal):
         return both
-    assert both.second is not None
+    if both.second is None:
+        return Refusal(SHADOWED)
     guest = both.first if both.first.format is not None else None
     return Side(state, owner, cpu, cpu.pcpu, both.second, guest)
+
+
+def comparable(a: Side, b: Side) -> Refusal | None:
+    """Why the guest-physical addresses of two sides do not mean the same; None where they do."""
+    if (a.l1 is None) == (b.l1 is None):
+        return None
+    nested, other = ("A", "B") if b.l1 is None else ("B", "A")
+    return Refusal(
+        f"On {nested} a nested guest runs and on {other} its hypervisor: their physical addresses are not the same."
+    )
 
 
 class Effects(msgspec.Struct, frozen=True):
@@ -132,14 +157,14 @@ def effects(a: Side, b: Side, progress: Progress | None = None) -> Effects:
     addresses = gfns << U(12)
     ta = translate_physical(a.state.memory, a.second, addresses)
     tb = translate_physical(b.state.memory, b.second, addresses, progress=progress)
-    return compared(b, addresses, ta, tb, gfns)
+    return compared(b, addresses, ta, tb, b.rightful(gfns))
 
 
-def compared(b: Side, addresses: Words, ta: Translations, tb: Translations, gfns: Words | None) -> Effects:
-    """The effects on pages ``addresses`` that the sides translate to ``ta`` and ``tb``; ``gfns`` as in `classify`."""
+def compared(b: Side, addresses: Words, ta: Translations, tb: Translations, frames: Words | None) -> Effects:
+    """The effects on pages ``addresses`` that the sides translate to ``ta`` and ``tb``; ``frames`` as in `classify`."""
     assert b.state.host is not None
     owner = owners_of(b.state.host.frames, tb.physical >> U(12))
-    kind = classify(ta, tb, owner, b.vm.index, gfns)
+    kind = classify(ta, tb, owner, b.vm.index, frames)
     keep = np.flatnonzero((kind != Class.SAME) | (ta.code == Code.OK))
     return _ranges(addresses[keep], kind[keep], _rows(ta, keep), _rows(tb, keep), owner[keep])
 
@@ -149,8 +174,9 @@ def _rows(t: Translations, keep: NDArray[np.intp]) -> Translations:
 
 
 def considered(*sides: Side) -> Words:
-    """The guest frame numbers to look at: those of the memslots, and those that a side's tables map at all."""
-    spans = [(slot.gpa, slot.gpa + slot.size) for s in sides for slot in s.vm.slots]
+    """The guest frame numbers to look at, in order: those of the memslots, or that a hypervisor inside the VM has given
+    its guest, and those that a side's tables map at all."""
+    spans = [span for s in sides for span in memory_of(s)]
     for s in sides:
         found = mappings(s.state.memory, s.second.paging)
         beside = np.ones(len(found), np.bool_)
@@ -166,11 +192,18 @@ def considered(*sides: Side) -> Words:
     return np.concatenate(parts)
 
 
-def classify(a: Translations, b: Translations, owner: Words, vm: int, gfns: Words | None) -> Small:
+def memory_of(one: Side) -> list[tuple[int, int]]:
+    """Spans (start, end) of guest-physical bytes that have memory: the memslots', or what L1 has given its guest."""
+    if one.l1 is not None:
+        return given_to(one.state, one.vm, one.l1)
+    return [(slot.gpa, slot.gpa + slot.size) for slot in one.vm.slots]
+
+
+def classify(a: Translations, b: Translations, owner: Words, vm: int, frames: Words | None) -> Small:
     """`Class` of each row. ``owner``: packed owners of what B gives.
 
-    ``gfns``: the guest frames that are translated; None for guest-virtual pages, which have no frame of their own. A
-    fault counts by its reason, whichever stage raised it.
+    ``frames``: the VM's frame that each page should be (`Side.rightful`); None for guest-virtual pages, which have no
+    frame of their own. A fault counts by its reason, whichever stage raised it.
     """
     kind = np.zeros(len(a), np.uint8)
     a_ok, b_ok = a.code == Code.OK, b.code == Code.OK
@@ -178,15 +211,15 @@ def classify(a: Translations, b: Translations, owner: Words, vm: int, gfns: Word
     for code, found in FAULTS.items():
         kind[(reason == code) & (a_ok | (a.code != b.code))] = found
     moved = b_ok & (~a_ok | (a.physical != b.physical))
-    exposed = classify_exposed(b, owner, vm, gfns)
+    exposed = classify_exposed(b, owner, vm, frames)
     kind[moved] = np.where(exposed == Class.SAME, np.uint8(Class.RESTORED), exposed)[moved]
     lost = b_ok & a_ok & ~moved & (a.rights & ~b.rights & np.uint16(Right.ALL) != 0)
     kind[lost] = Class.PERMISSION
     return kind
 
 
-def classify_exposed(t: Translations, owner: Words, vm: int, gfns: Words | None) -> Small:
-    """What each page that translates really gives: SAME for the VM's own page of that number, or for none at all."""
+def classify_exposed(t: Translations, owner: Words, vm: int, frames: Words | None) -> Small:
+    """What each page that translates really gives: SAME for the frame of the VM that it should be, or for none."""
     kind = np.full(len(t), Class.HOST_PAGE, np.uint8)
     guest = use_is(owner, Use.GUEST_PAGE)
     mine = guest & (vm_of(owner) == U(vm + 1))
@@ -194,8 +227,8 @@ def classify_exposed(t: Translations, owner: Words, vm: int, gfns: Words | None)
     kind[use_is(owner, Use.KVM_TABLE)] = Class.TABLE_PAGE
     kind[guest] = Class.OTHER_VM
     kind[mine] = Class.ANOTHER_PAGE
-    if gfns is not None:
-        kind[mine & (gfn_of(owner) == gfns)] = Class.SAME
+    if frames is not None:
+        kind[mine & (gfn_of(owner) == frames)] = Class.SAME
     kind[t.code != Code.OK] = Class.SAME
     return kind
 

@@ -132,15 +132,15 @@ def bands(every: Effects, a: Side, b: Side) -> tuple[Band, Band]:
     gfns = every.start >> U(12)
     assert a.state.host is not None
     owner_a = owners_of(a.state.host.frames, every.a >> U(12))
-    kind_a = _one_sided(every.a, every.a_code, owner_a, a.vm.index, gfns)
-    kind_b = _one_sided(every.b, every.b_code, every.b_owner, b.vm.index, gfns)
+    kind_a = _one_sided(every.a, every.a_code, owner_a, a.vm.index, a.rightful(gfns))
+    kind_b = _one_sided(every.b, every.b_code, every.b_owner, b.vm.index, b.rightful(gfns))
     kind_b[every.kind == Class.PERMISSION] = Class.PERMISSION
     return _band(every.start, kind_a), _band(every.start, kind_b)
 
 
-def _one_sided(physical: Words, code: Small, owner: Words, vm: int, gfns: Words) -> Small:
-    blank = np.zeros(len(gfns), np.uint8)
-    kind = classify_exposed(Translations(physical, blank, blank.astype(np.uint16), code, blank), owner, vm, gfns)
+def _one_sided(physical: Words, code: Small, owner: Words, vm: int, frames: Words) -> Small:
+    blank = np.zeros(len(frames), np.uint8)
+    kind = classify_exposed(Translations(physical, blank, blank.astype(np.uint16), code, blank), owner, vm, frames)
     for fault, found in FAULTS.items():
         kind[code == fault] = found
     return kind

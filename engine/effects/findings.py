@@ -23,6 +23,7 @@ from engine.effects.leaves import leaves, memory_types
 from engine.effects.owners import owners_of
 from engine.effects.reaction import own_walk
 from engine.kvm.vm import Vcpu, Vm
+from engine.machine.nested import tables_of_another_mode
 from engine.machine.state import Refusal, State
 
 
@@ -103,6 +104,8 @@ def _stale_level(state: State) -> Iterator[Finding]:
     """AMD: the depth of a vCPU's tables against the depth that its pCPU walks with."""
     if state.host is None or state.module is None or state.module.vendor is not Vendor.AMD:
         return
+    if not state.module.tdp_enabled:
+        return  # what the hardware walks is as deep as the guest's own mode
     for vm, vcpu in _vcpus(state):
         pcpu = state.host.pcpus[vcpu.pcpu]
         if vcpu.root is None or pcpu.lost or vcpu.root.role.level == pcpu.levels:
@@ -121,6 +124,31 @@ def _stale_level(state: State) -> Iterator[Finding]:
             "Compare the root's level with CR4.LA57 before VMRUN.",
             "Refuse to run the vCPU there, or rebuild its tables at the pCPU's depth.",
             vm=vm.index, vcpu=vcpu.index, pcpu=pcpu.index,
+        )  # fmt: skip
+
+
+def _l1_mode(state: State) -> Iterator[Finding]:
+    """A hypervisor in a VM whose tables are read in another format than it built them in."""
+    for vm in state.vms:
+        if vm is None or vm.nested is None:
+            continue
+        module, vcpu = vm.nested, vm.vcpus[vm.nested.vcpu]
+        formats = tables_of_another_mode(state, vm, vcpu)
+        if formats is None:
+            continue
+        built, read = formats
+        yield Finding(
+            "l1-mode", Severity.HAZARD, "L1's tables are read in another format",
+            f"The hypervisor in VM {vm.index} built {built} tables for its guest; L1 is in {read} mode now, and L0 "
+            "reads them so at VMRUN: VMCB12 has no level field. What fails in that walk is an #NPF for L1.",
+            (
+                Evidence("captured by L1", f"{built}, on vCPU {module.vcpu}"),
+                Evidence("L1 now", read),
+                Evidence("L1's nCR3", grouped(module.root), module.root),
+            ),
+            Basis(Ground.KERNEL, "nested_svm_init_mmu_context(): L1's CR4 and EFER are read at each VMRUN"),
+            "L1 could compare its own CR4.LA57 with what it captured before VMRUN; L0 cannot know.",
+            "Rebuild L1's tables in the mode that L1 is in.", vm=vm.index, vcpu=vcpu.index,
         )  # fmt: skip
 
 
@@ -179,7 +207,7 @@ def _exposed_to(here: Side) -> Iterator[Finding]:
     t = translate_physical(here.state.memory, here.second, gfns << U(12))
     assert here.state.host is not None
     owner = owners_of(here.state.host.frames, t.physical >> U(12))
-    kind = classify_exposed(t, owner, here.vm.index, gfns)
+    kind = classify_exposed(t, owner, here.vm.index, here.rightful(gfns))
     for what, (title, severity) in _EXPOSED.items():
         hit = np.flatnonzero(kind == what)
         if not len(hit):
@@ -292,6 +320,7 @@ _CHECKS: tuple[Callable[[State], Iterator[Finding]], ...] = (
     _lost_pcpus,
     _mixed_modes,
     _stale_level,
+    _l1_mode,
     _livelock,
     _exposed,
     _writable_and_executable,

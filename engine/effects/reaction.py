@@ -14,11 +14,12 @@ from engine.arch.arrays import Code, Right, U, Words
 from engine.arch.bulk_nested import translate_physical
 from engine.arch.faults import EntryFailure
 from engine.arch.registers import CR4
-from engine.arch.rights import READ, WRITE, Kind
+from engine.arch.rights import READ, WRITE, Access, Kind
 from engine.arch.second_stage import Kind2, SecondStage, npt
 from engine.effects.compare import Side
 from engine.kvm.memslots import Memslot
 from engine.machine.access import physical_access
+from engine.machine.guest_view import GuestView
 from engine.machine.state import Effect, Livelock
 
 
@@ -28,6 +29,7 @@ class Answer(Enum):
     SPURIOUS_LOOP = "finds it mapped already (RET_PF_SPURIOUS): endless"
     RETRY_LOOP = "takes it for a race (RET_PF_RETRY): endless"
     EMULATES = "emulates the access, for a device of the VMM mostly"
+    REFLECTS = "finds that the hypervisor in the guest maps no such thing, and gives it the exit"
     FAILS = "gives up: KVM_RUN returns an error"
 
 
@@ -47,6 +49,10 @@ def answer_of(effect: Effect) -> Answer:
     if effect.livelock is not None:
         results = {e.reaction.result for e in effect.exits[effect.livelock.first :]}
         return Answer.RETRY_LOOP if results == {"RET_PF_RETRY"} else Answer.SPURIOUS_LOOP
+    if effect.reflected is not None:
+        return Answer.REFLECTS
+    if not effect.walks:
+        return Answer.FAILS  # the guest is not entered at all
     if not effect.exits:
         return Answer.NEVER_ASKED
     if effect.mmio or (effect.emulated is not None and not effect.emulated.failed):
@@ -85,9 +91,9 @@ def classes(side: Side, addresses: Words, kind: Kind = Kind.READ) -> NDArray[np.
     access = WRITE if kind is Kind.WRITE else READ
     hardware = translate_physical(side.state.memory, side.second, addresses, access)
     own = translate_physical(side.state.memory, own_walk(side), addresses, access)
-    slots = np.zeros(len(addresses), np.uint32)
+    slots, places = np.zeros(len(addresses), np.uint32), side.rightful(addresses >> U(12)) << U(12)
     for slot in side.vm.slots:
-        inside = (addresses >= U(slot.gpa)) & (addresses < U(slot.gpa + slot.size))
+        inside = (places >= U(slot.gpa)) & (places < U(slot.gpa + slot.size))
         slots[inside] = _slot_kind(slot)
     writable = (own.rights & np.uint16(Right.W)).astype(np.uint32)
     # Where the hardware stopped matters for the first answer: a table that KVM still links changes what it sees next.
@@ -95,7 +101,20 @@ def classes(side: Side, addresses: Words, kind: Kind = Kind.READ) -> NDArray[np.
     parts = ((hardware.code, 0), (hardware.level, 4), (own.code, 8), (own.level, 12), (writable, 16), (slots, 20))
     for column, shift in parts:
         number |= column.astype(np.uint32) << np.uint32(shift)
-    return number
+    return number | _by_l1(side, addresses, places, access)
+
+
+def _by_l1(side: Side, addresses: Words, places: Words, access: Access) -> NDArray[np.uint32]:
+    """What a hypervisor inside the VM has to say of the pages of its guest: its tables' answer and rights, and whether
+    the page, at ``places`` in the VM, is a table that KVM mirrors. 0 without one."""
+    number = np.zeros(len(addresses), np.uint32)
+    if side.l1 is None:
+        return number
+    given = translate_physical(GuestView(side.state, side.vm), side.l1, addresses, access)
+    number |= given.code.astype(np.uint32) << np.uint32(24)
+    number |= (given.rights & np.uint16(Right.W | Right.X)).astype(np.uint32) // np.uint32(2) << np.uint32(28)
+    tracked = np.array([gfn for gfn in side.vm.shadow.by_gfn if side.vm.shadow.is_tracked(gfn)], np.uint64)
+    return number | np.isin(places >> U(12), tracked).astype(np.uint32) << np.uint32(31)
 
 
 def reactions(side: Side, addresses: Words, kind: Kind = Kind.READ) -> tuple[NDArray[np.uint32], dict[int, Reacted]]:

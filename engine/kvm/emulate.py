@@ -17,6 +17,7 @@ from engine.kvm.actions import Action
 from engine.kvm.guest_memory import GuestMemory
 from engine.kvm.guest_walk import Stopped, gva_to_gpa
 from engine.kvm.mirrored import translator
+from engine.kvm.shadow_pages import Tracked
 
 DEVICE = "KVM_EXIT_MMIO: a device of the VMM gets the access"
 
@@ -24,7 +25,8 @@ DEVICE = "KVM_EXIT_MMIO: a device of the VMM gets the access"
 class Emulated(msgspec.Struct, frozen=True):
     """What the emulator came to. ``mmio``: a device gets the access. ``fault``: the guest gets it. ``failed``: KVM
     cannot emulate it (KVM_EXIT_INTERNAL_ERROR). ``loaded``: what a load from memory gave, None if unknown. ``stopped``:
-    tables of a hypervisor inside the guest say no. ``stored``: (guest-physical address, bytes) of what was written."""
+    tables of a hypervisor inside the guest say no. ``stored``: (guest-physical address, bytes) of what was written;
+    ``tracked``: what went with it, where that is a table that KVM mirrors."""
 
     actions: tuple[Action, ...]
     mmio: bool = False
@@ -33,6 +35,7 @@ class Emulated(msgspec.Struct, frozen=True):
     loaded: int | None = None
     stopped: Stopped | None = None
     stored: tuple[tuple[int, int], ...] = ()
+    tracked: Tracked | None = None
 
 
 def emulate(

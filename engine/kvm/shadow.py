@@ -23,7 +23,7 @@ from engine.kvm.mirrored import Mirrored
 from engine.kvm.mmu import ENTRIES, Spte, page_size
 from engine.kvm.module import Module
 from engine.kvm.role import ACC_EXEC, ACC_USER, ACC_WRITE, PAE_LEVEL, Role, can_sync, child_role, is_four_byte
-from engine.kvm.shadow_pages import Leaf, MmuStats, ShadowPage, ShadowPages
+from engine.kvm.shadow_pages import Leaf, MmuStats, ShadowPage, ShadowPages, Tracked
 from engine.kvm.spte import ADDRESS, SpteFormat
 from engine.kvm.vm import Root, Vm
 
@@ -446,18 +446,18 @@ class ShadowMmu:
 
     # --- writes by the guest, emulated
 
-    def track_write(self, gpa: int, size: int) -> None:
+    def track_write(self, gpa: int, size: int) -> Tracked | None:
         """kvm_mmu_track_write(): the guest has written ``size`` bytes at ``gpa``; what was mirrored from there is
-        gone."""
+        gone. None where nothing was."""
         if not self.pages.by_gfn:
-            return
+            return None
         self.stats = self.stats.plus("mmu_pte_write")
-        for page in self.pages.of_gfn(gpa >> FRAME_BITS):
-            if not page.role.has_gptes:
-                continue
+        mirrors = [page for page in self.pages.of_gfn(gpa >> FRAME_BITS) if page.role.has_gptes]
+        entries = tables = 0
+        for page in mirrors:
             if self._is_misaligned(page, gpa, size) or self._is_flooded(page):
                 self.stats = self.stats.plus("mmu_flooded")
-                self.zap_page(page, "kvm_mmu_track_write()")
+                tables += self.zap_page(page, "kvm_mmu_track_write()")
                 continue
             for address in self._written(page, gpa):
                 present = self.world.word(address) != self.module.spte.absent
@@ -465,7 +465,9 @@ class ShadowMmu:
                 if page.role.level > 1:
                     self.stats = self.stats.plus("mmu_pde_zapped")
                 if present:
+                    entries += 1
                     self.did("kvm_mmu_track_write()", f"the SPTE at {address:#x} is dropped")
+        return Tracked(entries, tables) if mirrors else None
 
     def note_use(self, address: int) -> None:
         """clear_sp_write_flooding_count(): the table that holds ``address`` is used; writes are counted from here

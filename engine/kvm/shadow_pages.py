@@ -84,6 +84,13 @@ class ShadowPages(msgspec.Struct, frozen=True):
 EMPTY = ShadowPages()
 
 
+class Tracked(msgspec.Struct, frozen=True):
+    """What went of the mirrors of a guest table that was written: so many SPTEs, and so many whole tables."""
+
+    entries: int
+    tables: int
+
+
 class MmuStats(msgspec.Struct, frozen=True):
     """Statistics of a VM, by their names in debugfs."""
 

@@ -278,7 +278,8 @@ class _Run:
         done = emulate(memory, self._software_paging(), walks[0].linear, self._access, self._event.value, gpa, second)
         shadow = shadow_of(self._state, world, self._vm, self._vcpu)
         for stored, size in done.stored:
-            shadow.track_write(stored, size)
+            tracked = shadow.track_write(stored, size)
+            done = msgspec.structs.replace(done, tracked=tracked or done.tracked)
         last = self._exits[-1]
         actions = (*last.reaction.actions, *done.actions, *shadow.actions)
         self._exits[-1] = Exit(last.walk, msgspec.structs.replace(last.reaction, actions=actions))

@@ -89,12 +89,10 @@ def _map(state: State, event: ev.MapNestedPages, images: Images) -> Result:
         execute=event.execute,
     )  # fmt: skip
     world = world_of(state)
-    place = placed(GuestMemory(world, space_of(state), vm))
+    memory = GuestMemory(world, space_of(state), vm)
+    place, mirrored = placed(memory), _mirrored_frames(vm, memory)
     built, taken = built_in(world, FORMATS[module.captured], module.root, wanted, module.free, place)
     free = taken[-1] + FRAME_SIZE if taken else module.free
-    frames = {module.root, *range(module.free, free, FRAME_SIZE)}
-    back = {place(gpa) >> FRAME_BITS: gpa for gpa in frames}
-    mirrored = {pfn: gpa for pfn, gpa in back.items() if vm.shadow.of_gfn(gpa >> FRAME_BITS)}
     stores = _changed_words(state, built, mirrored)
     world.memory = built.with_words({address: state.memory.word(address) or 0 for address in stores})
     vm = msgspec.structs.replace(vm, nested=msgspec.structs.replace(module, free=free))
@@ -103,9 +101,19 @@ def _map(state: State, event: ev.MapNestedPages, images: Images) -> Result:
     for gpa, value in stores.values():
         done = _store(done, vm.index, vcpu.index, gpa, value)
         actions.append(("a store by L1", f"{value:#x} to {gpa:#x}, which KVM mirrors: {len(done.effect.exits)} exits"))
-    note = f"{len(frames) - 1 if taken else 0} tables of L1 hold it" if not actions else ""
-    effect = did(*actions) if actions else Effect(notes=(note,) if note else ())
+    tables = (free - module.free) // FRAME_SIZE
+    effect = did(*actions) if actions else Effect(notes=(f"{tables} tables of L1 hold it",))
     return msgspec.structs.replace(done, effect=effect)
+
+
+def _mirrored_frames(vm: Vm, memory: GuestMemory) -> dict[int, int]:
+    """Host frame number -> guest-physical address of every guest table that KVM mirrors."""
+    found = {}
+    for gfn in vm.shadow.by_gfn:
+        place = memory.place(gfn << FRAME_BITS) if any(p.role.has_gptes for p in vm.shadow.of_gfn(gfn)) else None
+        if place is not None:
+            found[place >> FRAME_BITS] = gfn << FRAME_BITS
+    return found
 
 
 def _changed_words(state: State, built: SparseMemory, mirrored: dict[int, int]) -> dict[int, tuple[int, int]]:
@@ -168,6 +176,26 @@ def _enter(state: State, event: ev.EnterNested, images: Images) -> Result:
     role = inside.role
     told = (function, f"{depth}root_role.level = {role.level}, role word {role.word:#x}")
     return _flushed(state.with_vm(vm.with_vcpu(inside)), event.vm, event.vcpu, told)
+
+
+def tables_of_another_mode(state: State, vm: Vm, vcpu: Vcpu) -> tuple[str, str] | None:
+    """The formats that L1's own tables were built in and that they are read in, where these differ: L1 has changed its
+    mode since its module was loaded. None where they agree, or other tables are in use.
+
+    Without a nested guest on ``vcpu``: in what they would be read at the next entry.
+    """
+    module = vm.nested
+    if module is None:
+        return None
+    registers = vcpu.registers
+    if vcpu.nested is not None:
+        if vcpu.nested.paging is NestedPaging.NONE or vcpu.nested.root != _named_root(vm):
+            return None
+        registers = vcpu.nested.l1
+    if module.kind is Kind2.EPT or registers.mode not in BY_MODE:
+        return None  # EPTP says how deep its tables are; without paging L1 makes no entry
+    read = BY_MODE[registers.mode].name
+    return None if read == module.captured else (module.captured, read)
 
 
 def _named_root(vm: Vm) -> int:

@@ -141,6 +141,13 @@ class State(msgspec.Struct, frozen=True):
             return Refusal(f"There is no VM {vm}.")
         return Refusal(f"VM {vm} does nothing any more: {found.dead}") if found.dead else found
 
+    def is_nested(self, vm: int, vcpu: int) -> bool:
+        """Whether a nested guest is what ran last on a vCPU: it runs still, or its hypervisor has just got an exit."""
+        found = self.vcpu(vm, vcpu)
+        if isinstance(found, Refusal):
+            return False
+        return found[1].nested is not None or self.effect.reflected is not None
+
     def with_vm(self, vm: Vm) -> "State":
         return msgspec.structs.replace(self, vms=tuple(vm if n == vm.index else v for n, v in enumerate(self.vms)))
 

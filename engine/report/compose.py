@@ -106,6 +106,8 @@ def _about(story: Story) -> str:
     if state.module is None:
         return f"{text}; KVM is not loaded."
     module = state.module
+    if not module.tdp_enabled:
+        return f"{text}; KVM of {module.kernel.label} without nested paging, so it mirrors the guests' tables."
     return f"{text}; KVM of {module.kernel.label} captured max_tdp_level {module.max_tdp_level} on pCPU {module.pcpu}."
 
 

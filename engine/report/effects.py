@@ -13,7 +13,7 @@ from engine.arch.faults import Translated
 from engine.arch.rights import READ, Kind
 from engine.arch.second_stage import Kind2
 from engine.arch.walk import Walk
-from engine.effects.compare import EXPOSES, Class, Side, side
+from engine.effects.compare import EXPOSES, Class, Side, comparable, side
 from engine.effects.comparison import Comparison, compare
 from engine.effects.owners import FREE, OUTSIDE
 from engine.effects.virtual import virtual_effects
@@ -62,10 +62,17 @@ def moments(story: Story, vm: int, vcpu: int) -> Moments | None:
     there = [step for step in range(story.last + 1) if walks(Moment(step))]
     if not there:
         return None
+    there = [step for step in there if _alike(story, step, there[-1], vm, vcpu)]
     last = _two_pcpus(story, there[-1], vm, vcpu)
     if last is not None:
         return last
     return (Moment(there[0]), Moment(there[-1])) if there[0] < there[-1] else None
+
+
+def _alike(story: Story, step: int, last: int, vm: int, vcpu: int) -> bool:
+    """Whether guest-physical addresses mean the same at both steps."""
+    one, other = (_side(story, Moment(n), vm, vcpu) for n in (step, last))
+    return isinstance(one, Side) and isinstance(other, Side) and comparable(one, other) is None
 
 
 def _two_pcpus(story: Story, step: int, vm: int, vcpu: int) -> Moments | None:
@@ -146,6 +153,9 @@ def effects(story: Story, asked: Moments | None, vm: int, vcpu: int, progress: P
     a, b = sides
     assert isinstance(a, Side)
     assert isinstance(b, Side)
+    differ = comparable(a, b)
+    if differ is not None:
+        return Section("effects", "Effects", (Paragraph(differ.reason),))
     found = compare(a, b, Kind.READ, progress)
     return Section("effects", "Effects", _blocks(found, chosen), marked=bool(EXPOSES & set(found.pages)))
 

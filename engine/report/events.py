@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import Any
 
+from msgspec.structs import replace
+
 from engine import events as ev
 from engine.arch.addresses import plain, size_name
 from engine.arch.faults import (
@@ -21,8 +23,10 @@ from engine.arch.registers import Mode, Registers
 from engine.arch.rights import Kind
 from engine.arch.walk import Walk
 from engine.host.modes import WAYS, Way
+from engine.kvm.emulate import Emulated
+from engine.kvm.nested import Reflected
 from engine.machine import Effect, Livelock, Refusal, State
-from engine.machine.intended import intended
+from engine.machine.promised import astray
 from engine.report.model import Block, Entries, Entry, Fields, Items, Paragraph, Row, Section, Table
 from engine.report.story import Story
 from engine.report.walks import outcome_text
@@ -55,10 +59,16 @@ def paging_name(registers: Registers) -> str:
     return f"{registers.mode.value} paging, CR3 {plain(registers.cr3)}"
 
 
-def _where(event: ev.GuestAccess, state: State) -> str:
+def _who(event: ev.GuestAccess | ev.WriteGuestRegister | ev.InvalidatePage, state: State) -> str:
+    nested = "the nested guest on " if state.is_nested(event.vm, event.vcpu) else ""
+    return f"{nested}vCPU {event.vcpu} of VM {event.vm}"
+
+
+def _access(event: ev.GuestAccess, state: State) -> str:
     found = state.vcpu(event.vm, event.vcpu)
     pcpu = f" on pCPU {found[1].pcpu}" if isinstance(found, tuple) else ""
-    return f"vCPU {event.vcpu} of VM {event.vm}{pcpu}"
+    what = f"{VERBS[event.kind]} {counted(event.size, 'byte')} at GVA {plain(event.address)}"
+    return f"{_who(event, state)}{pcpu} {what}"
 
 
 def _memslot(e: ev.SetMemslot) -> str:
@@ -80,8 +90,21 @@ def _zap(e: ev.ZapGuest) -> str:
 
 
 def _map(e: ev.MapGuestPages) -> str:
-    what = f"{size_name(e.size)} at GVA {plain(e.address)} to GPA {plain(e.target)}"
-    return f"VM {e.vm}'s memory gets {e.mode} tables (CR3 {plain(e.root)}) that map {what}"
+    l2 = isinstance(e, ev.MapL2Pages)
+    what = f"{size_name(e.size)} at GVA {plain(e.address)} to {'L2-physical' if l2 else 'GPA'} {plain(e.target)}"
+    whose = f"the nested guest of VM {e.vm} gets" if l2 else f"VM {e.vm}'s memory gets"
+    return f"{whose} {e.mode} tables (CR3 {plain(e.root)}) that map {what}"
+
+
+def _map_nested(e: ev.MapNestedPages) -> str:
+    what = f"{size_name(e.size)} of L2-physical {plain(e.address)} to L1-physical {plain(e.target)}"
+    return f"the hypervisor in VM {e.vm} maps {what}"
+
+
+def _enter(e: ev.EnterNested) -> str:
+    root = f"its root is {plain(e.root)}" if e.root else "with the root of L1's own module"
+    how = root if e.paging else "without nested paging"
+    return f"VMRUN or VM entry by L1 on vCPU {e.vcpu} of VM {e.vm}, {how}: L2 has {paging_name(e.registers)}"
 
 
 SAYINGS: dict[type, Say] = {
@@ -109,7 +132,20 @@ SAYINGS: dict[type, Say] = {
     ev.FillGuestPages: lambda e, s: (
         f"VM {e.vm}'s memory at GPA {plain(e.gpa)} is filled, {size_name(e.size or 8 * len(e.words))}"
     ),
-    ev.GuestAccess: lambda e, s: f"{_where(e, s)} {VERBS[e.kind]} {counted(e.size, 'byte')} at GVA {plain(e.address)}",
+    ev.GuestAccess: _access,
+    ev.WriteGuestRegister: lambda e, s: f"{_who(e, s)} writes {plain(e.value)} to {e.name.upper()}",
+    ev.InvalidatePage: lambda e, s: f"{_who(e, s)} executes INVLPG {plain(e.address)}",
+    ev.LoadNestedKvm: lambda e, s: (
+        f"kvm_init of a hypervisor in VM {e.vm}, on vCPU {e.vcpu}; its tables for its guest start at {plain(e.root)}"
+    ),
+    ev.MapNestedPages: lambda e, s: _map_nested(e),
+    ev.MapL2Pages: lambda e, s: _map(e),
+    ev.FillL2Pages: lambda e, s: (
+        f"the nested guest's memory at L2-physical {plain(e.gpa)} is filled, {size_name(e.size or 8 * len(e.words))}"
+    ),
+    ev.EnterNested: lambda e, s: _enter(e),
+    ev.LeaveNested: lambda e, s: f"the nested guest on vCPU {e.vcpu} of VM {e.vm} exits to its hypervisor",
+    ev.InvalidateNested: lambda e, s: f"the hypervisor in VM {e.vm} executes INVEPT, all contexts",
     ev.Populate: lambda e, s: f"KVM_PRE_FAULT_MEMORY over memslot {e.slot} of VM {e.vm}",
     ev.MoveVcpu: lambda e, s: f"vCPU {e.vcpu} of VM {e.vm} moves to pCPU {e.pcpu}",
     ev.ChangeMode: lambda e, s: _change(e),
@@ -136,6 +172,8 @@ def result(effect: Effect, refusal: Refusal | None = None) -> str:
         return "endless"
     if isinstance(effect.fault, EntryFailure):
         return "entry failed"
+    if effect.reflected is not None:
+        return "reflected to L1"
     if effect.mmio:
         return "MMIO"
     if effect.emulated is not None and effect.fault is None:
@@ -159,14 +197,16 @@ def reached(walk: Walk) -> str:
     return f"{where}{outcome_line(walk.outcome)}; {cost}"
 
 
-def astray(walk: Walk, state: State, vm: int) -> str:
+def _wrong(walk: Walk, state: State, event: ev.GuestAccess) -> str:
     """Where a guest's access should have gone; '' where it did, or where there is nothing to compare with."""
-    if not isinstance(walk.outcome, Translated) or walk.gpa is None:
+    found = astray(state, event.vm, event.vcpu, walk)
+    if found is None:
         return ""
-    right = intended(state, vm, walk.gpa)
-    if right == walk.outcome.address:
-        return ""
-    return f"not the guest's page of that number, which is HPA {plain(right)}" if right else "no memory of this guest"
+    if found.right is None:
+        return "no memory of this guest"
+    if walk.second is None or state.is_nested(event.vm, event.vcpu):
+        return f"not what the tables that KVM mirrors say, which is HPA {plain(found.right)}"
+    return f"not the guest's page of that number, which is HPA {plain(found.right)}"
 
 
 # --- the section
@@ -181,18 +221,21 @@ def events(story: Story) -> Section:
 
 def _entry(number: int, event: ev.Event, state: State, refusal: Refusal | None) -> Entry:
     if refusal is not None:
+        state = replace(state, effect=Effect())  # that of the event before
         return Entry(number, said(event, state), (Paragraph(f"refused: {refusal.reason}"),), marked=True)
     effect = state.effect
     lines = list(_told(event, state))
-    marked = effect.livelock is not None or bool(effect.fault) or _lost(event, state)
+    marked = effect.livelock is not None or bool(effect.fault or effect.reflected) or _lost(event, state)
     if isinstance(event, ev.GuestAccess) and effect.livelock is None:
-        wrong = [f"that is {where}" for walk in effect.walks if (where := astray(walk, state, event.vm))]
+        wrong = [f"that is {where}" for walk in effect.walks if (where := _wrong(walk, state, event))]
         lines += wrong
         marked |= bool(wrong)
     lines += [f"assumed: {what}" for what in effect.assumed]
     blocks: list[Block] = [Paragraph(line) for line in lines]
     if effect.exits:
         blocks.append(exits(effect))
+    if effect.reflected is not None:
+        blocks.append(reflected(effect.reflected))
     if effect.livelock is not None:
         blocks.append(endless(effect, effect.livelock))
     return Entry(number, said(event, state), tuple(_joined(blocks)), marked)
@@ -226,6 +269,8 @@ def _told(event: ev.Event, state: State) -> Iterator[str]:
     effect = state.effect
     if isinstance(event, ev.LoadKvm) and state.module is not None:
         forced = state.module.tdp_root_level
+        if not state.module.tdp_enabled:
+            yield "nested paging is off: KVM mirrors the guest's own tables (shadow paging)"
         yield f"{state.module.kernel.label}: {state.module.kernel.note}"
         yield f"captures max_tdp_level = {state.module.max_tdp_level}, {'forced' if forced else 'not forced'}"
         return
@@ -237,10 +282,12 @@ def _told(event: ev.Event, state: State) -> Iterator[str]:
         yield from (reached(walk) for walk in effect.walks)
     if effect.fault is not None:
         yield fault_line(effect.fault)
+    if effect.reflected is not None:
+        yield reflected_line(effect.reflected)
     if effect.mmio:
         yield "MMIO: a device of the VMM gets the access"
     if effect.emulated is not None:
-        yield "KVM cannot emulate it" if effect.emulated.failed else "KVM emulates it in memory"
+        yield emulated_line(effect.emulated)
     if effect.loaded is not None:
         yield f"loads {plain(effect.loaded)}"
     if not effect.exits:
@@ -253,6 +300,28 @@ def fault_line(fault: EntryFailure | GeneralProtection | PageFault | Unknown) ->
         return f"the guest cannot be entered: {fault.reason}"
     whose = "by KVM's own walk: " if isinstance(fault, PageFault) else ""
     return f"{whose}{outcome_line(fault)}"
+
+
+def reflected_line(found: Reflected) -> str:
+    """What the hypervisor inside the VM gets."""
+    return f"{found.name} goes to L1: {outcome_line(found.exit)}"
+
+
+def reflected(found: Reflected) -> Table:
+    rows = tuple(Row((field.name, plain(field.value), field.source)) for field in found.fields)
+    return Table(f"{found.name}: what L1 finds", ("field", "value", "where KVM took it from"), rows, frozenset(),
+                 frozenset({1}), titled=True)  # fmt: skip
+
+
+def emulated_line(found: Emulated) -> str:
+    if found.failed:
+        return "KVM cannot emulate it"
+    if found.tracked is None:
+        return "KVM emulates it in memory"
+    gone = f"{counted(found.tracked.entries, 'SPTE')} dropped"
+    if found.tracked.tables:
+        gone = f"{counted(found.tracked.tables, 'mirror table')} dropped whole"
+    return f"KVM emulates it in memory, in a table that it mirrors: {gone}"
 
 
 def exits(effect: Effect) -> Table:

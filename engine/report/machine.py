@@ -10,6 +10,7 @@ from engine.kvm import mmu
 from engine.kvm.module import Captured, Module, actual, would_capture
 from engine.kvm.vm import Vcpu, Vm
 from engine.machine import State
+from engine.machine.nested import tables_of_another_mode
 from engine.report.events import paging_name
 from engine.report.model import Block, Fields, Items, Paragraph, Row, Section, Table
 from engine.report.story import Story
@@ -88,6 +89,31 @@ def _vm(state: State, vm: Vm) -> Iterator[Block]:
         rows = tuple(_vcpu(state, state.module, vcpu) for vcpu in vm.vcpus)
         names = ("vCPU", "on pCPU", "its root", "KVM's level", "walked as", "the guest's own paging")
         yield Table(f"vCPUs of VM {vm.index}", names, rows, frozenset({0, 1}), frozenset({2}), titled=True)
+    nested = tuple(_nested(state, vm))
+    if nested:
+        yield Items(nested)
+
+
+def _nested(state: State, vm: Vm) -> Iterator[str]:
+    """What KVM mirrors, the hypervisor inside the VM, and the nested guests that run."""
+    pages = list(vm.shadow.pages.values())
+    if pages:
+        mirrors = sum(page.role.has_gptes for page in pages)
+        late = len(vm.shadow.unsync)
+        yield f"{len(pages)} tables of KVM's, of which {mirrors} mirror guest tables, {late} out of sync"
+    module = vm.nested
+    if module is not None:
+        other = tables_of_another_mode(state, vm, vm.vcpus[module.vcpu])
+        read = f"; they are read as {other[1]} now" if other is not None else ""
+        made = f"{module.captured} {module.kind.value} tables from L1-physical {plain(module.root)} on"
+        yield f"a hypervisor in it, loaded on vCPU {module.vcpu}, builds {made}{read}"
+    for vcpu in vm.vcpus:
+        second = state.l1_stage(vcpu)
+        if vcpu.nested is not None:
+            through = "without nested paging of L1's"
+            if second is not None:
+                through = f"through L1's {second.name}, root {plain(second.paging.root)}, which L0 mirrors"
+            yield f"vCPU {vcpu.index} runs a nested guest, {paging_name(vcpu.registers)}, {through}"
 
 
 def _vcpu(state: State, module: Module, vcpu: Vcpu) -> Row:
@@ -103,6 +129,8 @@ def _vcpu(state: State, module: Module, vcpu: Vcpu) -> Row:
 
 def _root(module: Module, vcpu: Vcpu) -> tuple[str, str]:
     assert vcpu.root is not None
+    if not module.tdp_enabled:
+        return "CR3", plain(vcpu.root.hpa)
     name, value = mmu.root_register(module, vcpu.root)
     return name, plain(value)
 

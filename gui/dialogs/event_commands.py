@@ -21,9 +21,12 @@ START = (ev.BootHost, ev.OpenImage)
 HOST = (
     (ev.LoadKvm, ev.CreateVm, ev.SetMemslot, ev.CreateVcpu, ev.RestoreGuest),
     (ev.MapGuestPages, ev.FillGuestPages, ev.SetGuestRegisters, ev.GuestAccess, ev.Populate),
+    (ev.WriteGuestRegister, ev.InvalidatePage),
+    (ev.LoadNestedKvm, ev.MapNestedPages, ev.MapL2Pages, ev.FillL2Pages, ev.EnterNested, ev.LeaveNested,
+     ev.InvalidateNested),
     (ev.ChangeMode, ev.MoveVcpu, ev.HostMemory, ev.ZapGuest, ev.DirtyLogging, ev.FlushTlb, ev.Poke),
     (ev.DeleteMemslot, ev.DestroyVm, ev.UnloadKvm),
-)
+)  # fmt: skip
 IMAGE = (
     (ev.AccessMemory, ev.Poke),
     (ev.ChooseCpu, ev.ChooseRoot, ev.SetRegister, ev.WriteRegister, ev.ChooseSecondStage),

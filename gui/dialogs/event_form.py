@@ -23,7 +23,7 @@ from gui.dialogs.prompts import Prompts
 from gui.dialogs.struct_editor import struct_editor
 from gui.dialogs.suggestions import suggested
 from gui.document import Document
-from gui.jobs import Report, runner
+from gui.jobs import Report, WindowJobs
 from gui.outcomes import Mark
 from gui.theme import GRID, MARGIN, ui_font
 
@@ -68,6 +68,7 @@ class EventForm(QDialog):
     ) -> None:
         super().__init__(parent)
         self._document = document
+        self._jobs = WindowJobs.of(document)
         self._at = document.step if at is None else at
         self._possible = False
         self.event_made: ev.Event | None = None
@@ -81,7 +82,7 @@ class EventForm(QDialog):
         self._timer.setInterval(PAUSE)
         self._timer.timeout.connect(self._work_out)
         self.editor.changed.connect(self._timer.start)
-        self.finished.connect(lambda: runner().cancel(JOB))
+        self.finished.connect(lambda: self._jobs.cancel(JOB))
         self._work_out()
 
     def _lay_out(self, event_type: type, adding: bool) -> None:
@@ -146,7 +147,7 @@ class EventForm(QDialog):
         try:
             event = self._event()
         except InputError as error:
-            runner().cancel(JOB)
+            self._jobs.cancel(JOB)
             self._show(str(error), bad=True, possible=False)
             return
 
@@ -157,7 +158,7 @@ class EventForm(QDialog):
             self._show_outcome(event, after)
 
         text = self.tr("Working out what the event would do")
-        runner().start(text, work, done, key=JOB, failed=lambda why: self._show(why, bad=True, possible=False))
+        self._jobs.start(text, work, done, key=JOB, failed=lambda why: self._show(why, bad=True, possible=False))
 
     def _show_outcome(self, event: ev.Event, after: State | Refusal) -> None:
         if isinstance(after, Refusal):

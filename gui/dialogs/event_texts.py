@@ -107,6 +107,43 @@ def fields() -> dict[str, Field]:
             translate("Fields", "Words"),
             translate("Fields", "64 bits each, in hex, with spaces between; repeated to fill the size."),
         ),
+        # a hypervisor inside a VM
+        "LoadNestedKvm.root": Field(
+            translate("Fields", "Top-level table"), translate("Fields", "L1-physical; what nCR3 or EPTP will name.")
+        ),
+        "LoadNestedKvm.tables": Field(
+            translate("Fields", "New tables from"), translate("Fields", "L1-physical; each table takes the next 4 KiB.")
+        ),
+        "levels": Field(translate("Fields", "EPT levels"), translate("Fields", "On AMD its own paging mode decides.")),
+        "MapNestedPages.address": Field(
+            translate("Fields", "L2-physical"), translate("Fields", "Where the pages appear in the nested guest.")
+        ),
+        "MapNestedPages.target": Field(
+            translate("Fields", "L1-physical"), translate("Fields", "What the pages are mapped to.")
+        ),
+        "MapL2Pages.root": Field(
+            translate("Fields", "Top-level table"), translate("Fields", "Its L2-physical address; CR3 names it.")
+        ),
+        "MapL2Pages.tables": Field(
+            translate("Fields", "New tables from"), translate("Fields", "L2-physical; each table takes the next 4 KiB.")
+        ),
+        "MapL2Pages.address": Field(
+            translate("Fields", "L2-virtual"), translate("Fields", "Where the pages appear in the nested guest.")
+        ),
+        "MapL2Pages.target": Field(
+            translate("Fields", "L2-physical"), translate("Fields", "What the pages are mapped to.")
+        ),
+        "FillL2Pages.gpa": Field(translate("Fields", "L2-physical"), translate("Fields", "Where it begins.")),
+        "EnterNested.root": Field(
+            translate("Fields", "nCR3 or EPTP"),
+            translate("Fields", "In hex; 0: that of L1's own module."),
+            needs=("paging", (True,)),
+        ),
+        "EnterNested.registers": Field(translate("Fields", "Registers of L2")),
+        "paging": Field(translate("Fields", "L1 uses nested paging")),
+        "InvalidatePage.address": Field(
+            translate("Fields", "Guest-virtual"), translate("Fields", "Any address in the page.")
+        ),
         # accesses
         "kind": Field(translate("Fields", "Access")),
         "ChooseSecondStage.kind": Field(translate("Fields", "Second stage")),
@@ -223,9 +260,11 @@ def fields() -> dict[str, Field]:
 
 
 def field(struct: type, name: str) -> Field:
-    """What there is to know of field ``name`` of ``struct``; its own name where nothing is told of it."""
+    """What there is to know of field ``name`` of ``struct``, or of what it is a kind of; its own name where nothing
+    is told of it."""
     table = fields()
-    return table.get(f"{struct.__name__}.{name}") or table.get(name) or Field(name)
+    own = (table.get(f"{kind.__name__}.{name}") for kind in struct.__mro__)
+    return next(filter(None, own), None) or table.get(name) or Field(name)
 
 
 @cache
@@ -270,6 +309,42 @@ def told() -> dict[type, Told]:
         ev.Populate: Told(
             translate("Events", "Populate a memslot"),
             translate("Events", "Every page of the slot gets its SPTE, as if it had been read."),
+        ),
+        ev.WriteGuestRegister: Told(
+            translate("Events", "Write a guest register"),
+            translate("Events", "The guest executes MOV or WRMSR: an illegal value raises #GP."),
+        ),
+        ev.InvalidatePage: Told(
+            translate("Events", "Execute INVLPG"),
+            translate("Events", "What KVM mirrors of that page is read again from the guest's tables."),
+        ),
+        ev.LoadNestedKvm: Told(
+            translate("Events", "Load a hypervisor in the guest"),
+            translate("Events", "It captures the mode that its vCPU is in: it builds its guest's tables so."),
+        ),
+        ev.MapNestedPages: Told(
+            translate("Events", "Map memory of the nested guest"),
+            translate("Events", "The hypervisor in the VM (L1) writes its tables for its guest (L2)."),
+        ),
+        ev.MapL2Pages: Told(
+            translate("Events", "Map nested guest pages"),
+            translate("Events", "Page tables of L2 itself; L1 must have mapped the memory that they lie in."),
+        ),
+        ev.FillL2Pages: Told(
+            translate("Events", "Fill nested guest memory"),
+            translate("Events", "Data of L2; L1 must have mapped the memory that it lies in."),
+        ),
+        ev.EnterNested: Told(
+            translate("Events", "Enter the nested guest"),
+            translate("Events", "VMRUN or VM entry by L1: its tables are read in the mode that it is in now."),
+        ),
+        ev.LeaveNested: Told(
+            translate("Events", "Leave the nested guest"),
+            translate("Events", "L2 exits to L1 for a reason of its own, such as HLT."),
+        ),
+        ev.InvalidateNested: Told(
+            translate("Events", "Execute INVEPT"),
+            translate("Events", "L1 flushes what its EPT translates: L0 lets its mirrors' roots go."),
         ),
         ev.ChangeMode: Told(
             translate("Events", "Change a pCPU's mode"),

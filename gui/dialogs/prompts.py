@@ -21,9 +21,6 @@ class Prompts:
         """Show ``dialog`` and wait; whether the user accepted it."""
         return dialog.exec() == QDialog.DialogCode.Accepted
 
-    def about(self, parent: QWidget | None, title: str, text: str) -> None:
-        QMessageBox.about(parent, title, text)
-
     def choose(self, parent: QWidget | None, sentence: str, ways: dict[str, str]) -> str:
         """The key of the way that the user chose among ``ways`` (key to text); '' where he goes none of them."""
         box = QMessageBox(QMessageBox.Icon.Warning, "Walkscope", sentence, parent=parent)

@@ -9,7 +9,7 @@ from engine.arch.registers import Registers
 from engine.kvm.vm import Vcpu, Vm
 from engine.machine import State
 from gui.presets import preset
-from gui.templates import ADDRESS, PAGE, PATTERN, ROOT, TABLES, TARGET
+from gui.templates import ADDRESS, L1_PAGES, L1_ROOT, L1_TABLES, L2_SIZE, L2_TARGET, PAGE, PATTERN, ROOT, TABLES, TARGET
 
 
 def suggested(event_type: type, state: State) -> ev.Event:
@@ -69,6 +69,11 @@ def _registers(state: State) -> Registers:
     return vcpu.registers if vcpu and vcpu.registers.cr3 else preset("4-level").at(ROOT, cpl=3)
 
 
+def _write_guest_register(state: State) -> ev.Event:
+    vcpu = _vcpu(state)
+    return ev.WriteGuestRegister("cr3", vcpu.registers.cr3 if vcpu else 0, **_on(state))
+
+
 _IMAGE = ev.ImageRef("resource:debian-6.1-4level.core.gz")
 
 _MAKE: dict[type, Callable[[State], ev.Event]] = {
@@ -79,6 +84,15 @@ _MAKE: dict[type, Callable[[State], ev.Event]] = {
     ev.FillGuestPages: lambda state: ev.FillGuestPages(TARGET, (PATTERN,), 4096, **_in(state)),
     ev.SetGuestRegisters: lambda state: ev.SetGuestRegisters(_registers(state), **_on(state)),
     ev.GuestAccess: lambda state: ev.GuestAccess(ADDRESS, **_on(state)),
+    ev.WriteGuestRegister: _write_guest_register,
+    ev.InvalidatePage: lambda state: ev.InvalidatePage(ADDRESS, **_on(state)),
+    ev.LoadNestedKvm: lambda state: ev.LoadNestedKvm(L1_ROOT, L1_TABLES, **_on(state)),
+    ev.MapNestedPages: lambda state: ev.MapNestedPages(0, L1_PAGES, L2_SIZE, **_in(state)),
+    ev.MapL2Pages: lambda state: ev.MapL2Pages(ROOT, TABLES, PAGE, L2_TARGET, 4096, **_in(state)),
+    ev.FillL2Pages: lambda state: ev.FillL2Pages(L2_TARGET, (PATTERN,), 4096, **_in(state)),
+    ev.EnterNested: lambda state: ev.EnterNested(preset("4-level").at(ROOT, cpl=3), **_on(state)),
+    ev.LeaveNested: lambda state: ev.LeaveNested(**_on(state)),
+    ev.InvalidateNested: lambda state: ev.InvalidateNested(**_on(state)),
     ev.Populate: lambda state: ev.Populate(**_on(state)),
     ev.MoveVcpu: _move_vcpu,
     ev.ChangeMode: _change_mode,

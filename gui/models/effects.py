@@ -6,7 +6,7 @@ from PySide6.QtCore import QCoreApplication
 
 from engine.arch.rights import Kind
 from engine.effects.axis import Axis, axis
-from engine.effects.compare import EXPOSES, Side, side
+from engine.effects.compare import EXPOSES, SHADOWED, Side, comparable, side
 from engine.effects.comparison import Comparison, compare
 from engine.machine.look import Place, look
 from engine.machine.state import Refusal, State
@@ -61,6 +61,8 @@ def question(document: Document) -> Question | Advice:
         )
         return Advice(translate("Effects", "Nothing to compare"), text)
     states = tuple(document.replay.state(min(pin.step, document.last_step)) for pin in pins)
+    if any(state.module is not None and not state.module.tdp_enabled for state in states):
+        return Advice(translate("Effects", "Nothing to compare"), engine_text(SHADOWED))
     place = document.place if document.place.pcpu is None else Place()
     sides = [side(state, place.vm, place.vcpu, pin.pcpu) for state, pin in zip(states, pins, strict=True)]
     for name, pin, one in zip("AB", pins, sides, strict=True):
@@ -68,8 +70,14 @@ def question(document: Document) -> Question | Advice:
             title = translate("Effects", "Nothing to walk on {side} yet").format(side=name)
             text = translate("Effects", "{side} is step {step}. {reason}")
             return Advice(title, text.format(side=name, step=pin.step, reason=engine_text(one.reason)))
+    a, b = sides
+    assert isinstance(a, Side)
+    assert isinstance(b, Side)
+    differ = comparable(a, b)
+    if differ is not None:
+        return Advice(translate("Effects", "Not the same memory"), engine_text(differ.reason))
     kind = document.query.access.kind if document.query else Kind.READ
-    return Question(pins, sides[0], sides[1], kind, states)  # type: ignore[arg-type]
+    return Question(pins, a, b, kind, states)  # type: ignore[arg-type]
 
 
 # --- what is selected

@@ -1,19 +1,17 @@
-"""What the cards of the host say: a pCPU, KVM, a VM, a vCPU at one step, as values. Nothing is painted here."""
+"""What the cards of the machine say at one step, as values: those of the host, and below them its guests'."""
 
-from enum import Enum
+from collections.abc import Collection
 
-import msgspec
 from PySide6.QtCore import QCoreApplication
 
-from engine.arch.addresses import grouped, size_name
-from engine.arch.registers import EFER, Mode, Vendor
+from engine.arch.registers import EFER, Vendor
 from engine.host.machine import Host, Pcpu
-from engine.kvm import mmu
-from engine.kvm.memslots import Memslot
 from engine.kvm.module import Captured, Module, actual, would_capture
 from engine.kvm.vm import Vcpu, Vm
 from engine.machine import State
 from gui.explain import engine_text
+from gui.models.card import Card, Face, Row, level_name
+from gui.models.guest_cards import vm_cards
 from gui.outcomes import disagreeing
 
 translate = QCoreApplication.translate
@@ -22,65 +20,18 @@ MAIN_VALUE = "max_tdp_level"
 _DEPTHS = (MAIN_VALUE, "tdp_root_level", "pgtable_l5_enabled()")
 
 
-class Face(Enum):
-    """What a row is: a sentence, which may wrap; the head of columns; a name and its values; values alone."""
-
-    PROSE = "prose"
-    HEAD = "head"
-    NAMED = "named"
-    PLAIN = "plain"
-
-
-class Row(msgspec.Struct, frozen=True):
-    """A line of a card. Rows with as many cells as others stand in the same columns.
-
-    ``marked``: this is where KVM and the hardware differ, or what is lost. ``tip``: a sentence on where it comes from.
-    """
-
-    cells: tuple[str, ...]
-    face: Face = Face.NAMED
-    marked: bool = False
-    tip: str = ""
-
-
-class Card(msgspec.Struct, frozen=True):
-    """``chip``: a level, 1 .. 5, and its name; ``switch``: it can be changed. ``side``: what stands on the right of the
-    title. ``fold``: what unfolds the card, or folds it again; '' where it cannot. ``hazard``: the card is bad news."""
-
-    key: str
-    title: str
-    chip: tuple[int, str] | None = None
-    switch: bool = False
-    side: str = ""
-    rows: tuple[Row, ...] = ()
-    fold: str = ""
-    unfolded: bool = False
-    hazard: bool = False
-
-    def spoken(self) -> str:
-        """All of it in one line, for those who hear it."""
-        chip = (self.chip[1],) if self.chip else ()
-        lines = (" ".join(filter(None, row.cells)) for row in self.rows)
-        return ". ".join(filter(None, (self.title, *chip, self.side, *lines)))
-
-
-def cards(state: State, unfolded: bool = False) -> tuple[Card, ...]:
-    """Everything from the pCPUs to the vCPUs. ``unfolded``: KVM's card shows all that was captured."""
+def cards(state: State, unfolded: Collection[str] = ()) -> tuple[Card, ...]:
+    """Everything from the pCPUs to the nested guests. ``unfolded``: the keys of cards that show all they have."""
     if state.host is None:
         return ()
     made = [pcpu_card(state, state.host, pcpu) for pcpu in state.host.pcpus]
     if state.module is None:
         return tuple(made)
-    made.append(kvm_card(state.module, state.host, unfolded))
+    made.append(kvm_card(state.module, state.host, "kvm" in unfolded))
     for vm in state.vms:
         if vm is not None:
-            made.append(vm_card(vm))
-            made += [vcpu_card(state.module, state.host, vm, vcpu) for vcpu in vm.vcpus]
+            made += vm_cards(state, vm, unfolded)
     return tuple(made)
-
-
-def level_name(levels: int) -> str:
-    return translate("HostCards", "5-level") if levels == 5 else translate("HostCards", "4-level")
 
 
 def vcpu_name(state: State, vm: Vm, vcpu: Vcpu) -> str:
@@ -131,11 +82,19 @@ def kvm_card(module: Module, host: Host, unfolded: bool) -> Card:
         key="kvm",
         title=text,
         side=where,
-        rows=(Row((label,), Face.PROSE), head, *shown),
+        rows=(Row((label,), Face.PROSE), *_without_nested_paging(module), head, *shown),
         fold=_fold(len(all_rows) - len(shown), unfolded),
         unfolded=unfolded,
         hazard=any(row.marked for row in shown),
     )
+
+
+def _without_nested_paging(module: Module) -> tuple[Row, ...]:
+    if module.tdp_enabled:
+        return ()
+    name = "ept=0" if module.vendor is Vendor.INTEL else "npt=0"
+    text = translate("HostCards", "Shadow paging ({parameter}): it mirrors the guests' own tables.")
+    return (Row((text.format(parameter=name),), Face.PROSE),)
 
 
 def _now(module: Module, host: Host) -> dict[str, int | str | bool]:
@@ -217,70 +176,3 @@ def value_text(name: str, value: int | str | bool) -> str:
     if name == "tdp_root_level" and not value:
         return translate("HostCards", "none")
     return str(value)
-
-
-# --- VMs and vCPUs
-
-
-def vm_card(vm: Vm) -> Card:
-    """The VM's memory: a row a slot."""
-    if vm.slots:
-        rows: tuple[Row, ...] = tuple(_slot_row(slot) for slot in vm.slots)
-    else:
-        rows = (Row((translate("HostCards", "no memory yet"),), Face.PROSE),)
-    if vm.dead:
-        text = translate("HostCards", "Dead: {reason}").format(reason=engine_text(vm.dead))
-        rows = (Row((text,), Face.PROSE, marked=True), *rows)
-    text = translate("HostCards", "1 memslot") if len(vm.slots) == 1 else translate("HostCards", "{count} memslots")
-    return Card(
-        key=f"vm {vm.index}",
-        title=translate("HostCards", "VM {vm}").format(vm=vm.index),
-        side=text.format(count=len(vm.slots)) if vm.slots else "",
-        rows=rows,
-        hazard=bool(vm.dead),
-    )
-
-
-def _slot_row(slot: Memslot) -> Row:
-    pages = engine_text(slot.backing.pages.value)
-    if slot.read_only:
-        pages = translate("HostCards", "{pages}, read-only").format(pages=pages)
-    tip = translate("HostCards", "Slot {slot}: guest-physical {gpa} is {hva} in the VMM, {placement} in the host.")
-    tip = tip.format(
-        slot=slot.id, gpa=grouped(slot.gpa), hva=grouped(slot.hva), placement=engine_text(slot.backing.placement.value)
-    )
-    return Row((grouped(slot.gpa), size_name(slot.size), pages), tip=tip)
-
-
-def vcpu_card(module: Module, host: Host, vm: Vm, vcpu: Vcpu) -> Card:
-    """Its root and role, the guest's own mode, and the counters that have counted."""
-    pcpu, level = host.pcpus[vcpu.pcpu], vcpu.role.level
-    stale = module.vendor is Vendor.AMD and pcpu.online and not pcpu.lost and level != pcpu.levels
-    depth = translate("HostCards", "{built}, walked as {walked}") if stale else "{built}"
-    rows = [Row((_guest_mode(vcpu),), Face.PROSE)]
-    if vcpu.root is None:
-        rows.append(Row((translate("HostCards", "no nested tables before its first access"),), Face.PROSE))
-    else:
-        name, value = mmu.root_register(module, vcpu.root)
-        rows.append(Row((name, grouped(value))))
-    rows.append(Row((translate("HostCards", "TDP level"), depth.format(built=level, walked=pcpu.levels)), marked=stale))
-    rows.append(Row((translate("HostCards", "role"), f"{vcpu.role.word:#x}")))
-    counted = {n: getattr(vcpu.counters, n) for n in vcpu.counters.__struct_fields__ if getattr(vcpu.counters, n)}
-    rows += [Row((name, f"{count:,}")) for name, count in counted.items()]
-    return Card(
-        key=f"vcpu {vm.index} {vcpu.index}",
-        title=translate("HostCards", "vCPU {vcpu}").format(vcpu=vcpu.index),
-        chip=(level, level_name(level)),
-        side=translate("HostCards", "on pCPU {pcpu}").format(pcpu=vcpu.pcpu),
-        rows=tuple(rows),
-        hazard=stale,
-    )
-
-
-def _guest_mode(vcpu: Vcpu) -> str:
-    mode = vcpu.registers.mode
-    if mode is Mode.NONE:
-        text = translate("HostCards", "guest without paging, MAXPHYADDR {bits}")
-    else:
-        text = translate("HostCards", "guest: {mode} paging, MAXPHYADDR {bits}")
-    return text.format(mode=mode.value, bits=vcpu.cpuid.maxphyaddr)

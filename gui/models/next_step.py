@@ -48,7 +48,7 @@ def next_step(state: State) -> NextStep | None:
             advice = translate("NextStep", "VM {vm} needs memory and a vCPU before it can run.")
             return NextStep(advice.format(vm=vm.index), tuple(missing))
         for vcpu in vm.vcpus:
-            if vcpu.registers.mode is Mode.NONE:
+            if vcpu.registers.mode is Mode.NONE and vcpu.nested is None:
                 return _guest(vm.index, vcpu.index)
     return None
 

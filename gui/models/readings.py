@@ -5,6 +5,7 @@ indices that B used, one after another, are put together as A's levels take an a
 """
 
 import msgspec
+import numpy as np
 from PySide6.QtCore import QCoreApplication
 
 from engine.arch.addresses import grouped, size_name
@@ -168,7 +169,7 @@ def _as_table(side: Side, physical: int, level: Level, stops: bool) -> tuple[str
     A table of KVM that is taken for one of another level is worth a word where the walk ``stops``.
     """
     owner, vm = _owner(side, physical), side.vm.index
-    about, name = _about(side, owner), level.name
+    about, name = _about(side, owner, physical), level.name
     match owner:
         case Owner(use=Use.KVM_TABLE, vm=own, level=made) if own == vm:
             if not stops or made == level.level:
@@ -184,7 +185,7 @@ def _as_table(side: Side, physical: int, level: Level, stops: bool) -> tuple[str
 def _as_page(side: Side, physical: int, gpa: int) -> tuple[str, str]:
     """Whose bytes these are, and what is wrong with giving them to the guest as its page at ``gpa``."""
     owner = _owner(side, physical)
-    about = _about(side, owner)
+    about = _about(side, owner, physical)
     if not isinstance(owner, Owner):
         return about, translate("Readings", "is the guest's page now, and nobody's memory")
     if owner.use is Use.KVM_TABLE:
@@ -193,15 +194,25 @@ def _as_page(side: Side, physical: int, gpa: int) -> tuple[str, str]:
         return about, translate("Readings", "is the guest's page now, and the host's memory")
     if owner.vm != side.vm.index:
         return about, translate("Readings", "is the guest's page now, and another VM's memory")
-    if owner.gfn != gpa >> 12:
+    right = int(side.rightful(np.array([gpa >> 12], np.uint64))[0])
+    if owner.gfn != right:
         text = translate("Readings", "is another page of the guest, that at GPA {gpa}")
         return about, text.format(gpa=grouped(owner.gfn << 12))
     return about, ""
 
 
-def _about(side: Side, owner: Owner | int) -> str:
+def _about(side: Side, owner: Owner | int, physical: int) -> str:
     if not isinstance(owner, Owner):
         return translate("Readings", "a free frame") if owner == int(FREE) else translate("Readings", "no RAM")
+    mirror = side.vm.shadow.page(physical)
+    if mirror is not None and not mirror.role.direct:
+        text = translate("Readings", "KVM made it a {table}, a mirror of that at L1-physical {gpa}")
+        if mirror.role.passthrough:
+            text = translate("Readings", "KVM made it a {table} over L1's top table at {gpa}: a level that L1 lacks")
+        return text.format(table=TABLES[owner.level], gpa=grouped(mirror.gfn << 12))
+    if physical & ~FRAME in side.vcpu.all_special:
+        text = translate("Readings", "KVM made it a {table}, for a level that L1 lacks")
+        return text.format(table=TABLES[owner.level])
     match owner.use:
         case Use.KVM_TABLE:
             text = translate("Readings", "KVM made it a {table}, for GPA {gpa} on")

@@ -3,7 +3,7 @@
 from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetricsF, QPainter, QPen
 
-from gui.models.host_cards import Card, Face, Row
+from gui.models.card import Card, Face, Row
 from gui.paint.marks import RIGHT, SMALL, card, chip, chip_size, draw_text, line_height, text_width, warning
 from gui.theme import GRID, PAD, RADIUS, mono_font, theme, ui_font
 
@@ -12,6 +12,8 @@ LEAST = 10 * GRID
 """Width that a column keeps."""
 CHEVRON = 4 * GRID
 """Width of the arrow in a chip that opens a menu."""
+INDENT = 3 * GRID
+"""How far a card is drawn to the right for each other that it stands in."""
 _WRAPPED = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop | Qt.TextFlag.TextWordWrap
 
 
@@ -28,6 +30,21 @@ def _row_height(row: Row, width: float) -> float:
         return line_height(mono_font(SMALL)) + GRID
     bounds = QFontMetricsF(_row_font(row)).boundingRect(QRectF(0, 0, width, 1e6), int(_WRAPPED), row.cells[0])
     return GRID * round(bounds.height() / GRID + 0.49) + GRID
+
+
+def card_rect(rect: QRectF, shown: Card) -> QRectF:
+    """Where the card itself is in the ``rect`` that it has."""
+    return rect.adjusted(INDENT * shown.depth, 0, 0, 0)
+
+
+def paint_guide(painter: QPainter, rect: QRectF, shown: Card) -> None:
+    """The line that leads from the card above into this one, left of it."""
+    if not shown.depth:
+        return
+    right = card_rect(rect, shown).left()
+    left, middle = right - INDENT / 2, rect.top() + 2 * GRID + _title_height() / 2
+    painter.setPen(QPen(theme().line, 1.5))
+    painter.drawPolyline([QPointF(left, rect.top()), QPointF(left, middle), QPointF(right, middle)])
 
 
 def card_height(shown: Card, width: float) -> float:
@@ -68,7 +85,7 @@ def fold_rect(rect: QRectF, shown: Card) -> QRectF:
         return QRectF()
     width = text_width(shown.fold, ui_font(SMALL)) + CHEVRON + 3 * GRID
     top = row_rects(rect, shown)[-1].bottom()
-    return QRectF(rect.left() + PAD - GRID, top, width, _fold_height())
+    return QRectF(rect.left() + PAD - GRID, top, min(width, rect.width() - 2 * PAD + 2 * GRID), _fold_height())
 
 
 def paint_card(painter: QPainter, rect: QRectF, shown: Card, current: int = -1) -> None:

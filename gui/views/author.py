@@ -33,7 +33,7 @@ from gui import stops
 from gui.document import Change, Document
 from gui.explain import engine_text
 from gui.icons import icon
-from gui.jobs import runner
+from gui.jobs import WindowJobs, runner
 from gui.models.told import Told, teller
 from gui.theme import GAP, GRID, MARGIN, follow, theme
 from gui.view_names import view_names
@@ -245,12 +245,12 @@ class AuthorView(QWidget):
 
     def _tell(self) -> None:
         if self.stop is None:
-            runner().cancel(self._key)
+            WindowJobs.of(self._document).cancel(self._key)
             self.preview.show_text("")
             self.checked.setText("")
             return
         work = teller(self._document.replay, self._number)
-        runner().start(self.tr("Checking the stops"), work, self._show_told, key=self._key)
+        WindowJobs.of(self._document).start(self.tr("Checking the stops"), work, self._show_told, key=self._key)
 
     def _show_told(self, told: Told) -> None:
         """A tick for each stop all of whose fields have values and all of whose claims hold."""

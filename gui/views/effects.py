@@ -16,7 +16,7 @@ from engine.effects.comparison import Band
 from engine.machine.look import Place
 from gui.document import Change, Document, Query
 from gui.effect_texts import summary
-from gui.jobs import runner
+from gui.jobs import WindowJobs, runner
 from gui.models.effects import Advice, Picture, Question, answer, question, selected
 from gui.models.ranges import RangesModel
 from gui.models.readings import Reading, readings, selection
@@ -37,6 +37,7 @@ class EffectsView(QWidget):
     def __init__(self, document: Document, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._document = document
+        self._jobs = WindowJobs.of(document)
         self._asked: Question | None = None
         self._picture: Picture | None = None
         self._showing = False
@@ -100,7 +101,7 @@ class EffectsView(QWidget):
         return heads
 
     def _title(self) -> QHBoxLayout:
-        self._heading = QLabel(self.tr("What every guest-physical address translates to"))
+        self._heading = QLabel()
         signals().changed.connect(self._dress)
         self._dress()
         title = QHBoxLayout()
@@ -139,14 +140,14 @@ class EffectsView(QWidget):
         """Ask anew where what is asked has changed; what is shown stays until the answer is there."""
         asked = question(self._document)
         if isinstance(asked, Advice):
-            runner().cancel(self._key)
+            self._jobs.cancel(self._key)
             self._asked = self._picture = None
             self._advise(asked)
         elif not asked.asks_as(self._asked):
             self._asked = asked
             text = self.tr("Comparing A and B")
             work = partial(answer, asked)
-            runner().start(text, work, self._show, key=self._key, stopped=self._on_stopped)
+            self._jobs.start(text, work, self._show, key=self._key, stopped=self._on_stopped)
         else:
             self._show_selection()
 
@@ -178,6 +179,11 @@ class EffectsView(QWidget):
         comparison, asked = picture.comparison, picture.asked
         self.head_a.show_side(asked.pins[0], asked.a.pcpu, self._walks(asked.a, None))
         self.head_b.show_side(asked.pins[1], asked.b.pcpu, self._walks(asked.b, asked.a))
+        self._heading.setText(
+            self.tr("What every guest-physical address translates to")
+            if asked.b.l1 is None
+            else self.tr("What every L2-physical address translates to")
+        )
         self.summary.show_text(summary(comparison))
         self.bands.show_picture(picture)
         self.legend.show_counts(_counts(comparison.band_a, comparison.band_b))

@@ -17,7 +17,7 @@ from PySide6.QtWidgets import (
 )
 
 from gui.document import Change, Document
-from gui.jobs import runner
+from gui.jobs import WindowJobs, runner
 from gui.models.findings import Found, Known, Shown, counted, look, report, show
 from gui.paint.marks import empty_state
 from gui.theme import GAP, GRID, MARGIN, PAD
@@ -36,6 +36,7 @@ class FindingsView(QWidget):
     def __init__(self, document: Document, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._document = document
+        self._jobs = WindowJobs.of(document)
         self._found: Found | None = None
         self._known: Known = {}
         self._unfolded: set[str] = set()
@@ -119,14 +120,14 @@ class FindingsView(QWidget):
         document, known = self._document, self._known
         state = document.state
         if state.host is None and state.image is None:
-            runner().cancel(self._key)
+            self._jobs.cancel(self._key)
             self._found = None
             self._show_cards(())
             self._say(self.tr("Nothing to check yet"), self.tr("Open a memory image, or boot a host."))
             return
         states = [document.replay.state(step) for step in range(document.step + 1)]
         work = partial(look, states, known)
-        runner().start(self.tr("Looking for hazards"), work, self._show, key=self._key, stopped=self._on_stopped)
+        self._jobs.start(self.tr("Looking for hazards"), work, self._show, key=self._key, stopped=self._on_stopped)
 
     def _on_stopped(self) -> None:
         self._found = None

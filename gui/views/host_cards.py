@@ -13,7 +13,8 @@ from engine.machine import Refusal
 from gui.describe import describe
 from gui.document import Change, Document
 from gui.explain import engine_text
-from gui.models.host_cards import Card, cards
+from gui.models.card import Card
+from gui.models.host_cards import cards
 from gui.models.next_step import NextStep, Offer, next_step
 from gui.templates import Template, templates
 from gui.theme import GRID
@@ -38,7 +39,7 @@ class HostCards(QScrollArea):
     def __init__(self, document: Document, parent: QWidget | None = None, ask: Ask = _ask) -> None:
         super().__init__(parent)
         self._document, self._ask = document, ask
-        self._unfolded = False
+        self._unfolded: set[str] = set()
         self._cards: dict[str, CardWidget] = {}
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
@@ -115,11 +116,12 @@ class HostCards(QScrollArea):
         widget = CardWidget(card)
         if kind == "pcpu":
             widget.switch.clicked.connect(partial(self._open_mode_menu, widget, int(numbers[0])))
-        widget.fold.clicked.connect(self._turn_fold)
+        widget.fold.clicked.connect(partial(self._turn_fold, card.key))
         return widget
 
-    def _turn_fold(self) -> None:
-        self._unfolded = not self._unfolded
+    def _turn_fold(self, key: str) -> None:
+        """A card stays unfolded from step to step."""
+        self._unfolded ^= {key}
         self._show()
 
     # --- what the user can do

@@ -24,7 +24,7 @@ from engine.errors import InputError
 from engine.machine import Refusal
 from gui.document import Change, Document, Query
 from gui.enumeration import Enumeration
-from gui.jobs import runner
+from gui.jobs import WindowJobs
 from gui.models.mapping_filter import compile_filter, matches
 from gui.models.mappings import FIRST, PHYSICAL, RIGHTS, SIZE, MappingsModel
 from gui.paint.marks import empty_state, line_height, text_width
@@ -50,6 +50,7 @@ class MappingsView(QWidget):
     def __init__(self, document: Document, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._document = document
+        self._jobs = WindowJobs.of(document)
         self._enumeration = Enumeration.of(document)
         self._mappings: Mappings | None = None
         self.filter = QLineEdit()
@@ -155,7 +156,7 @@ class MappingsView(QWidget):
             self._show_rows(mappings, rows())
         else:
             text = self.tr("Filtering the mappings")
-            runner().start(text, lambda report: rows(), lambda found: self._show_rows(mappings, found), key=KEY)
+            self._jobs.start(text, lambda report: rows(), lambda found: self._show_rows(mappings, found), key=KEY)
 
     def _note(self, sentence: str) -> None:
         self.note.setText(sentence)

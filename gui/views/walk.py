@@ -33,6 +33,7 @@ from gui.paint.fault_code import code_lines, height, paint_fault_code
 from gui.paint.marks import empty_state
 from gui.theme import GAP, MARGIN, PAD, mono_font, signals, theme, ui_font
 from gui.three_stages import told
+from gui.whose_fault import whose_fault
 from gui.widgets.panel import Panel
 from gui.widgets.stages_bar import StagesBar
 from gui.widgets.text_label import TextLabel
@@ -174,7 +175,7 @@ class ReferencePanel(QScrollArea):
         if is_end:
             sentences += together(walk)
         self.why.setText("\n".join(sentences))
-        ended = [outcome_sentence(walk.outcome), told(walk) if walk.host is not None else ""] if is_end else []
+        ended = [outcome_sentence(walk.outcome), *self._told(walk)] if is_end else []
         self.outcome.setText("\n".join(filter(None, ended)))
         self.outcome.set_role("" if walk.ok else "hazard")
         self.code.show_code(fault_code(walk.outcome) if is_end else None)
@@ -182,6 +183,12 @@ class ReferencePanel(QScrollArea):
         self.so_far.setVisible(lit is not None)
         self.why.setVisible(bool(sentences))
         self.outcome.setVisible(is_end)
+
+    def _told(self, walk: Walk) -> tuple[str, ...]:
+        """Whose the outcome is, where there are more than two who could have it."""
+        document = self._document
+        of_three = told(walk) if walk.host is not None else ""
+        return of_three, whose_fault(document.state, document.place, walk)
 
     def text(self) -> str:
         """All that is shown, as plain text."""

@@ -6,8 +6,8 @@ from PySide6.QtCore import QEvent, QPoint, QRect, QRectF, QSize, Qt
 from PySide6.QtGui import QFocusEvent, QHelpEvent, QKeyEvent, QPainter, QPaintEvent, QPen, QResizeEvent
 from PySide6.QtWidgets import QAbstractButton, QSizePolicy, QToolTip, QWidget
 
-from gui.models.host_cards import Card
-from gui.paint.cards import card_height, chip_rect, fold_rect, paint_card, row_rects
+from gui.models.card import Card
+from gui.paint.cards import INDENT, card_height, card_rect, chip_rect, fold_rect, paint_card, paint_guide, row_rects
 from gui.theme import GRID, signals, theme
 
 WIDTH = 60 * GRID
@@ -86,7 +86,7 @@ class CardWidget(QWidget):
         return True
 
     def heightForWidth(self, width: int) -> int:
-        return round(card_height(self._card, width))
+        return round(card_height(self._card, width - INDENT * self._card.depth))
 
     def sizeHint(self) -> QSize:
         return QSize(WIDTH, self.heightForWidth(WIDTH))
@@ -99,8 +99,11 @@ class CardWidget(QWidget):
         self._place_spots()
         self.update()
 
+    def _whole(self) -> QRectF:
+        return card_rect(QRectF(self.rect()), self._card)
+
     def _place_spots(self) -> None:
-        whole = QRectF(self.rect())
+        whole = self._whole()
         self.switch.setGeometry(_outside(chip_rect(whole, self._card)))
         self.fold.setGeometry(_outside(fold_rect(whole, self._card)))
 
@@ -118,7 +121,7 @@ class CardWidget(QWidget):
         return super().event(event)
 
     def _row_at(self, place: QPoint) -> int:
-        rects = row_rects(QRectF(self.rect()), self._card)
+        rects = row_rects(self._whole(), self._card)
         return next((n for n, rect in enumerate(rects) if rect.contains(place) and self._card.rows[n].tip), -1)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
@@ -131,7 +134,7 @@ class CardWidget(QWidget):
         self._current = beyond[0 if move > 0 else -1]
         row = self._card.rows[self._current]
         self.setAccessibleDescription(row.tip)
-        below = row_rects(QRectF(self.rect()), self._card)[self._current].bottomLeft().toPoint()
+        below = row_rects(self._whole(), self._card)[self._current].bottomLeft().toPoint()
         QToolTip.showText(self.mapToGlobal(below), _wrapped(row.tip), self)
         self.update()
 
@@ -143,7 +146,8 @@ class CardWidget(QWidget):
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        whole = QRectF(self.rect())
+        whole = self._whole()
+        paint_guide(painter, QRectF(self.rect()), self._card)
         paint_card(painter, whole, self._card, self._current)
         if self.hasFocus():
             painter.setPen(QPen(theme().accent, 1.5))

@@ -7,7 +7,7 @@ import sys
 from tests.bench.lines import Line
 from tests.conftest import ROOT
 
-SUBJECTS = ("walks", "paint", "arrays", "events", "effects", "nested", "storage")
+SUBJECTS = ("walks", "paint", "arrays", "events", "effects", "nested", "storage", "bundle")
 """Modules of this package with a function ``lines()``, in order."""
 
 

@@ -33,7 +33,7 @@ application.exec()
 OURS = """
 import sys, tempfile, time
 from PySide6.QtCore import QSettings, QTimer
-from gui import app
+from gui import app, windows
 
 def end():
     print(time.monotonic())
@@ -52,7 +52,7 @@ home = tempfile.mkdtemp()
 timer = QTimer()
 application = app.create_application(["walkscope"])
 window = app.create_window(QSettings(f"{home}/settings.ini", QSettings.Format.IniFormat), gallery=True)
-app.AfterFirstPaint(window, painted)
+windows.AfterFirstPaint(window, painted)
 window.show()
 application.exec()
 """

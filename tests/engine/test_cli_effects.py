@@ -88,7 +88,7 @@ def test_events_that_did_not_happen_are_told(tmp_path):
         (steps(6, 99), "--to 99: the scenario has steps 0 to 8."),
         (steps(0, 8), "--from 0: there is no host at this step, so no VM to compare."),
         (steps(2, 8), "--from 2: There is no VM 0."),
-        (steps(5, 8), "--from 5: vCPU 0 has no nested tables before its first access: make one."),
+        (steps(5, 8), "--from 5: vCPU 0 has no tables of KVM's before its first access: make one."),
         ([*steps(6, 8), "--to-pcpu", "7"], "--to 8: There is no pCPU 7."),
         ([*steps(6, 8), "--vcpu", "3"], "--from 6: VM 0 has no vCPU 3: it has 1."),
         (["--from", "x", "--to", "8"], "python -m engine effects: argument --from: x is not the number of a step; "

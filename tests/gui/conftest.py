@@ -21,7 +21,6 @@ class Answers(Prompts):
 
     def __init__(self) -> None:
         self.errors: list[str] = []
-        self.told: list[str] = []
         self.asked: list[str] = []
         self.choices: list[str] = []
         self.path = ""
@@ -30,9 +29,6 @@ class Answers(Prompts):
 
     def error(self, parent: QWidget | None, sentence: str) -> None:
         self.errors.append(sentence)
-
-    def about(self, parent: QWidget | None, title: str, text: str) -> None:
-        self.told.append(text)
 
     def image_to_open(self, parent: QWidget | None, folder: str) -> str:
         return self.path

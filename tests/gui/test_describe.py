@@ -9,6 +9,7 @@ from engine.arch.registers import CR4, Features, Registers, Vendor
 from engine.arch.rights import Kind
 from engine.host.machine import PcpuSetup
 from engine.host.modes import Root, Way
+from engine.kvm.kernels import Bug
 from engine.kvm.module import Parameters
 from engine.kvm.vm import GuestCpu
 from engine.memory.library import Library
@@ -247,9 +248,9 @@ def test_a_guest_that_reaches_another_page_than_its_own_is_a_hazard() -> None:
 
 
 def test_a_refusal_of_kvm_is_told_with_its_reason() -> None:
-    title, subtitle, mark = said(ev.BootHost(), ev.LoadKvm(parameters=Parameters(npt=False)))
-    assert title == "kvm_init, Linux 7.0-era"
-    assert subtitle.startswith("kvm_init refuses: NPT is off")
+    title, subtitle, mark = said(ev.BootHost(five_level=True), ev.LoadKvm(kernel="5.13"))
+    assert title.startswith("kvm_init, Linux 5.13")
+    assert subtitle.startswith("kvm_init refuses: KVM doesn't yet support 5-level paging")
     assert mark == "refused"
 
 
@@ -257,3 +258,117 @@ def test_registers_of_every_preset_name_their_mode() -> None:
     events = machine()[:6]
     modes = {key: said(*events, ev.SetGuestRegisters(preset(key).at(0x1000)))[1] for key in ("PAE", "5-level")}
     assert modes == {"PAE": "PAE paging, CR3 0x1000", "5-level": "5-level paging, CR3 0x1000"}
+
+
+# --- shadow paging
+
+
+def test_a_guest_whose_tables_are_mirrored() -> None:
+    events = machine("npt-0")
+    lines = [said(*events[: n + 1]) for n in range(len(events))]
+    assert lines[1] == ("kvm_init, Linux 7.0-era", "shadow paging: nested paging is off", "ok")
+    assert lines[10:] == [
+        ("Guest reads 0x7f12…7abc", "4 references after 1 exit", "ok"),
+        ("Guest writes 0x7f12…2b38", "4 references after 1 exit", "ok"),  # a page table may be out of sync
+        ("Guest executes INVLPG 0x7f12…7000", lines[12][1], "ok"),
+        ("Guest reads 0x7f12…7abc", "4 references after 1 exit", "ok"),
+        ("Guest writes 0x7f12…1d10", "KVM emulates the write to a mirrored table; 1 SPTE dropped", "ok"),
+        ("Guest reads 0x7f12…7abc", "4 references after 1 exit", "ok"),
+    ]
+    assert lines[12][1].startswith("the SPTE at 0x")
+
+
+def test_what_is_out_of_sync_is_not_wrong() -> None:
+    """Before INVLPG the old page is a right answer; one that somebody else wrote into KVM's table is not."""
+    events = machine("npt-0")
+    assert said(*events[:12], events[10])[1:] == ("4 references", "ok")
+    replay = Replay(Scenario(events=events[:11]), LIBRARY)
+    leaf = replay.state(11).effect.walks[-1].steps[-1]
+    assert leaf.address is not None
+    assert leaf.value is not None
+    astray = ev.Poke(leaf.address, leaf.value ^ 0x1000)
+    assert said(*events[:11], astray, events[10])[1:] == ("4 references, to a wrong page", "hazard")
+
+
+def test_a_fault_that_kvm_injects_is_the_guests_own() -> None:
+    """The hardware's #PF is about KVM's tables; the guest gets one about its own."""
+    found = said(*machine("npt-0")[:11], ev.GuestAccess(0x1000, Kind.WRITE))
+    assert found == ("Guest writes 0x1000", "#PF 0x2 in the guest", "fault")
+
+
+def test_a_vcpu_without_nested_paging_does_not_mind_the_depth_of_its_pcpu() -> None:
+    events = (*machine("npt-0")[:11], ev.ChangeMode(pcpu=1, la57=True))
+    assert said(*events)[2] == "assumed"
+    assert said(*events, ev.MoveVcpu(pcpu=1))[2] == "ok"
+
+
+def test_a_register_that_the_guest_may_not_write_is_refused() -> None:
+    found = said(*machine("npt-0")[:11], ev.WriteGuestRegister("cr4", 0))
+    assert found == ("Guest writes CR4: 0x0", "#GP(0): CR4.PAE cannot be cleared while EFER.LMA = 1", "refused")
+
+
+# --- a hypervisor inside a VM
+
+L1 = machine("nested")
+ENTERED = 12
+"""Events up to the entry."""
+L2_FAULTS = (ev.MapL2Pages(ROOT, ROOT + 0x8000, PAGE + 0x1000, 0x40_0000, 4096), ev.GuestAccess(PAGE + 0x1000))
+"""L2 maps a page to memory that L1 has given it none of."""
+
+
+def test_l1_and_l2_say_who_they_are() -> None:
+    assert [said(*L1[: n + 1])[:2] for n in range(7, len(L1))] == [
+        ("kvm_init in VM 0", "captures 4-level, on vCPU 0"),
+        ("L1 maps L2-physical 0x0", "2 MiB to L1-physical 0x200_0000"),
+        ("L2 maps 0x7f12…7000", "4 KiB to 0x18_0000, 4-level tables"),
+        ("L2 memory is filled", "4 KiB at 0x18_0000"),
+        ("L2 is entered on vCPU 0", "4-level NPT of L1, 5 levels for L0"),
+        ("L2 reads 0x7f12…7abc", "29 references; 5 exits to L0"),
+        ("L2 reads 0x7f12…7abc", "29 references"),
+    ]
+    assert said(*L1, ev.LeaveNested())[0] == "L2 exits to L1 on vCPU 0"
+    assert said(*L1, ev.InvalidatePage(PAGE))[0] == "L2 executes INVLPG 0x7f12…7000"
+    assert said(*L1, ev.LeaveNested(), ev.InvalidateNested())[0] == "L1 executes INVEPT"
+
+
+def test_an_exit_that_l1_gets_says_so_with_the_fields_that_it_finds() -> None:
+    found = line(*L1, *L2_FAULTS)
+    assert (found.title, found.subtitle) == ("L2 reads 0x7f12…8000", "#NPF reflected to L1: not present")
+    assert found.mark is Mark.FAULT
+    assert "L1 finds exit_info_2 = 0x400000: kept from the hardware's exit" in found.tip.splitlines()
+
+
+def test_l1_that_maps_more_writes_tables_that_are_mirrored() -> None:
+    more = ev.MapNestedPages(0x40_0000, 0x280_0000, 0x1000)
+    assert said(*L1, ev.LeaveNested(), more)[1] == "1 store to a mirrored table traps"
+
+
+def test_l1_that_changed_its_mode_is_a_hazard_at_its_entry() -> None:
+    """L0 reads L1's tables in the mode that L1 is in now, whatever they were built for (reference page, 8.7)."""
+    change = ev.SetGuestRegisters(preset("5-level").at(ROOT))
+    found = said(*L1, ev.LeaveNested(), change, ev.EnterNested(preset("4-level").at(ROOT)))
+    assert found == ("L2 is entered on vCPU 0", "L1 built its tables as 4-level, they are read as 5-level", "hazard")
+
+
+def test_an_entry_that_fails_says_why() -> None:
+    found = said(*L1[: ENTERED - 1], ev.EnterNested(preset("4-level").at(ROOT), root=1 << 50))
+    assert found[1].startswith("the entry fails: nCR3 of VMCB12 has bits beyond L1's MAXPHYADDR")
+    assert found[2] == "fault"
+
+
+def test_a_root_that_kvm_cannot_make_says_so() -> None:
+    """The special-root check of 5.15: the second load of a PAE hypervisor's root fails."""
+    enter, pae = ev.EnterNested(Registers(), root=0x20000), preset("PAE").at(0x1000)
+    start = (
+        ev.BootHost(), ev.LoadKvm("5.15", Parameters(bugs=(Bug.SPECIAL_ROOTS,))), *L1[2:6],
+        ev.FillGuestPages(0x1000, (0x50001, 0, 0, 0)), ev.FillGuestPages(0x20000, (0x50001, 0, 0, 0)),
+        ev.SetGuestRegisters(pae), enter, ev.GuestAccess(0),
+    )  # fmt: skip
+    found = line(*start, enter, ev.GuestAccess(0))
+    assert (found.subtitle, found.mark) == ("kvm_mmu_load fails: -EIO", Mark.FAULT)
+    assert "mmu_alloc_special_roots()" in found.tip
+
+
+def test_a_refused_access_after_an_exit_to_l1_is_not_l2s() -> None:
+    lost = ev.ChangeMode(pcpu=0, la57=False, root=Root.SAME)
+    assert said(*L1, *L2_FAULTS, lost, ev.GuestAccess(PAGE))[0] == "Guest reads 0x7f12…7000"

@@ -12,14 +12,17 @@ from engine import events as ev
 from engine.edits import Insert
 from engine.host.machine import PcpuSetup
 from engine.host.modes import Root, Way
+from engine.kvm.role import ROLE_FIELDS
 from engine.machine import State
 from engine.memory.library import Library
 from engine.scenario import Replay, Scenario
 from gui.document import Document
-from gui.models.host_cards import Card, Face, cards
+from gui.models.card import Card, Face
+from gui.models.host_cards import cards
 from gui.models.next_step import next_step
-from gui.paint.cards import card_height, chip_rect, fold_rect, row_rects
-from gui.templates import templates
+from gui.paint.cards import INDENT, card_height, chip_rect, fold_rect, row_rects
+from gui.presets import preset
+from gui.templates import ROOT, templates
 from gui.theme import Scheme, theme, use
 from gui.views.host_cards import HostCards
 from gui.widgets.card import CardWidget
@@ -35,7 +38,7 @@ def state_after(*happened: ev.Event) -> State:
 
 
 def card(key: str, *happened: ev.Event, unfolded: bool = False) -> Card:
-    return next(c for c in cards(state_after(*happened), unfolded) if c.key == key)
+    return next(c for c in cards(state_after(*happened), {key} if unfolded else ()) if c.key == key)
 
 
 def cells(shown: Card) -> list[tuple[str, ...]]:
@@ -161,6 +164,131 @@ def test_where_nothing_has_changed_since_it_says_so() -> None:
     assert {row.cells[2] for row in shown.rows if row.tip} == {"4 | 4", "same"}
 
 
+# --- nested cards
+
+
+def named(shown: Card) -> dict[str, str]:
+    return {row.cells[0]: row.cells[1] for row in shown.rows if len(row.cells) == 2}
+
+
+def prose(shown: Card) -> list[str]:
+    return [row.cells[0] for row in shown.rows if row.face is Face.PROSE]
+
+
+def l1(mode: str = "4-level") -> tuple[ev.Event, ...]:
+    """The template with a hypervisor in the guest, in another mode of its own."""
+    start = ev.SetGuestRegisters(preset(mode).at(ROOT))
+    return tuple(start if isinstance(event, ev.SetGuestRegisters) else event for event in events("nested"))
+
+
+def test_what_runs_in_another_stands_in_it() -> None:
+    made = cards(state_after(*events("nested")))
+    assert [(c.key, c.depth) for c in made[2:]] == [
+        ("kvm", 0), ("vm 0", 0), ("l1 0", 1), ("vcpu 0 0", 1), ("l2 0 0", 2)
+    ]  # fmt: skip
+    assert [c.title for c in made[3:]] == ["VM 0 (L1)", "Hypervisor", "vCPU 0", "L2"]
+    left = cards(state_after(*events("nested"), ev.LeaveNested()))
+    assert [c.key for c in left[3:]] == ["vm 0", "l1 0", "vcpu 0 0"]
+
+
+def test_the_hypervisor_shows_what_it_captured_beside_the_mode_of_its_vcpu() -> None:
+    calm = card("l1 0", *events("nested"))
+    assert ("its tables", "4-level", "same") in cells(calm)
+    assert (calm.side, calm.hazard) == ("vCPU 0", False)
+    change = ev.SetGuestRegisters(preset("5-level").at(ROOT))
+    for more in ((), (ev.EnterNested(preset("4-level").at(ROOT)),)):
+        shown = card("l1 0", *events("nested"), ev.LeaveNested(), change, *more)
+        assert next(row for row in shown.rows if row.marked and row.face is Face.NAMED).cells[1:] == (
+            "4-level",
+            "5-level",
+        )
+        assert prose(shown) == ["Built as 4-level, read as 5-level at VMRUN: nothing checks it."]
+        assert shown.hazard
+
+
+def test_a_nested_guest_shows_l1s_tables_and_those_of_l0_that_mirror_them() -> None:
+    shown = card("l2 0 0", *events("nested"))
+    rows = named(shown)
+    assert prose(shown) == ["nested guest: 4-level paging"]
+    assert rows["L1's nCR3"] == "0x40_0000"
+    assert rows["read as"] == "4-level NPT"
+    assert (rows["TDP level"], rows["mirrored level"], rows["passthrough"]) == ("5", "4", "the root")
+    assert (shown.chip, shown.side) == ((5, "5-level"), "vCPU 0")
+
+
+def test_while_a_nested_guest_runs_the_vcpu_shows_l1() -> None:
+    shown = card("vcpu 0 0", *l1("PAE"))
+    assert prose(shown)[0] == "L1 at its entry: PAE paging, MAXPHYADDR 48"
+    assert named(shown)["role"] == "0x3785"
+    back = card("vcpu 0 0", *l1("PAE"), ev.LeaveNested())
+    assert prose(back)[0] == "guest: PAE paging, MAXPHYADDR 48"
+
+
+def test_special_roots_stand_from_the_top_and_say_what_they_are() -> None:
+    shown = card("l2 0 0", *l1("PAE"))
+    names = [row.cells[0] for row in shown.rows]
+    at = names.index("pml5_root")
+    assert names[at : at + 3] == ["pml5_root", "pml4_root", "pae_root"]
+    assert "mirrors nothing" in shown.rows[at].tip
+    assert named(shown)["nCR3"] == named(shown)["pml5_root"]
+    assert named(shown)["mirrored level"] == "3"
+
+
+def test_l1_without_nested_paging_runs_its_guest_on_the_vcpus_own_mmu() -> None:
+    without = ev.EnterNested(preset("4-level").at(ROOT), paging=False)
+    happened = (*events("nested")[:7], without)
+    assert "The nested guest runs on its MMU." in prose(card("vcpu 0 0", *happened))
+    assert "no nested paging" in prose(card("l2 0 0", *happened))[1]
+
+
+def test_a_vm_tells_what_is_mirrored_and_counts_it() -> None:
+    rows = named(card("vm 0", *events("npt-0")))
+    state = state_after(*events("npt-0"))
+    vm = state.vms[0]
+    assert vm is not None
+    assert rows["mirror tables"] == str(len(vm.shadow.pages)) == "6"
+    assert rows["out of sync"] == str(len(vm.shadow.unsync)) == "1"
+    assert rows["mmu_pte_write"] == rows["mmu_pde_zapped"] == "1"
+    assert "mmu_flooded" not in rows
+    assert named(card("vm 0", *events())) == {}
+
+
+def test_without_nested_paging_the_shadow_root_and_the_guests_level_are_shown() -> None:
+    happened = events("npt-0")
+    assert "Shadow paging (npt=0): it mirrors the guests' own tables." in prose(card("kvm", *happened))
+    shown = card("vcpu 0 0", *happened, ev.ChangeMode(pcpu=1, la57=True), ev.MoveVcpu(pcpu=1))
+    rows = named(shown)
+    assert (rows["shadow level"], rows["mirrored level"]) == ("4", "4")
+    assert "CR3 in use" in rows
+    assert not shown.hazard, "its depth is the guest's, whatever the pCPU's is"
+    assert card("vcpu 0 0", *happened[:6]).chip == (3, "PAE"), "a guest without paging runs on PAE tables"
+
+
+def test_roots_that_a_vcpu_had_before_are_shown_with_what_they_mirror() -> None:
+    other = ROOT + 0x8_0000
+    switch = (ev.WriteGuestRegister("cr3", other), ev.GuestAccess(0x1000))
+    kept = [row for row in card("vcpu 0 0", *events("npt-0"), *switch).rows if row.cells[0] == "kept root"]
+    assert len(kept) == 1
+    assert "this one mirrors 0x10_0000" in kept[0].tip
+
+
+@pytest.mark.parametrize(("kernel", "name"), [("5.15", "gpte_is_8_bytes"), ("latest", "has_4_byte_gpte")])
+def test_the_role_word_can_be_read_bit_by_bit(kernel: str, name: str) -> None:
+    load = ev.LoadKvm(kernel=kernel)
+    happened = tuple(load if isinstance(event, ev.LoadKvm) else event for event in events("nested"))
+    shown = card("l2 0 0", *happened, unfolded=True)
+    fields = [row for row in shown.rows if len(row.cells) == 3 and row.face is Face.NAMED]
+    assert len(fields) == len(ROLE_FIELDS)
+    word = 0
+    for row in fields:
+        low = int(row.cells[1].split(":")[-1])
+        word |= int(row.cells[2], 0) << low
+        assert row.tip.endswith(".")
+    assert f"{word:#x}" == named(shown)["role"]
+    assert fields[1].cells[0] == name
+    assert (shown.fold, card("l2 0 0", *happened).fold) == ("Role word only", "Role bit by bit")
+
+
 # --- what to do next
 
 
@@ -184,6 +312,8 @@ def test_an_unfinished_machine_says_what_is_missing(step: int, offers: list[str]
 
 def test_a_machine_that_works_needs_nothing() -> None:
     assert next_step(state_after(*events())) is None
+    without_paging = ev.EnterNested(preset("reset").at(0))
+    assert next_step(state_after(*events("nested"), ev.LeaveNested(), without_paging)) is None, "L2 may do as it likes"
 
 
 # --- the view
@@ -267,7 +397,7 @@ def test_a_card_that_says_the_same_is_not_painted_again(view: HostCards, documen
 
 def test_cards_are_as_high_as_what_they_say(view: HostCards, qtbot: QtBot) -> None:
     def fit() -> bool:
-        return all(w.height() == round(card_height(w.card, w.width())) for w in view.cards)
+        return all(w.height() == round(card_height(w.card, w.width() - INDENT * w.card.depth)) for w in view.cards)
 
     qtbot.waitUntil(fit)
     qtbot.mouseClick(shown(view, "kvm").fold, Qt.MouseButton.LeftButton)
@@ -413,7 +543,8 @@ def test_a_hazard_is_seen_in_both_schemes(scheme: Scheme, view: HostCards, docum
 
 @pytest.mark.parametrize("width", [140, 220, 300])
 def test_nothing_of_a_card_leaves_it(width: int, qapp: Any) -> None:
-    for made in cards(state_after(*events("mode-change"), LOST), unfolded=True):
+    shown = (*cards(state_after(*events("mode-change"), LOST), {"kvm"}), *cards(state_after(*l1("PAE")), {"l2 0 0"}))
+    for made in shown:
         whole = QRectF(0, 0, width, card_height(made, width))
         spots = [fold_rect(whole, made)] if made.fold else []
         for rect in (*row_rects(whole, made), *spots):

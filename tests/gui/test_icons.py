@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QApplication
 
 from gui import resources
 from gui.actions import commands
-from gui.icons import application_icon, icon, pixmap
+from gui.icons import APPLICATION_SIZES, application_icon, icon, pixmap
 from gui.theme import DARK, LIGHT
 from gui.titles import ICONS
 
@@ -56,5 +56,12 @@ def test_a_picture_is_drawn_once(dressed: QApplication) -> None:
     assert pixmap("host", DARK.muted, 16).cacheKey() != one.cacheKey()
 
 
-def test_the_application_has_an_icon(dressed: QApplication) -> None:
-    assert not application_icon().pixmap(64, 64).toImage().allGray()
+def test_no_two_look_alike() -> None:
+    drawn = {name: svg.partition(">")[2] for name, svg in FILES.items() if name in TINTED}
+    assert len(set(drawn.values())) == len(drawn)
+
+
+def test_the_application_has_an_icon_in_every_size_that_desktops_ask_for(dressed: QApplication) -> None:
+    assert {size.width() for size in application_icon().availableSizes()} == set(APPLICATION_SIZES)
+    for side in APPLICATION_SIZES:
+        assert not application_icon().pixmap(side, side).toImage().allGray()

@@ -197,6 +197,6 @@ def test_only_so_many_files_are_remembered(empty_window: MainWindow) -> None:
     assert recent.folder() == "/images"
 
 
-def test_the_command_line_names_a_file(empty_window: MainWindow) -> None:
-    assert app.parse(["guest.core"]).file == "guest.core"
-    assert app.parse([]).file is None
+def test_the_command_line_names_files() -> None:
+    assert app.parse(["guest.core", "host.wscope"]).files == ["guest.core", "host.wscope"]
+    assert app.parse([]).files == []

@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 AT_FIRST_PAINT = """
 import sys
 from PySide6.QtCore import QSettings, QTimer
-from gui import app
+from gui import app, windows
 
 application = app.create_application(["walkscope"])
 window = app.create_window(QSettings(sys.argv[1], QSettings.Format.IniFormat))
@@ -26,7 +26,7 @@ def painted():
     print(*sorted({name.partition(".")[0] for name in sys.modules}))
     window.close()
 
-app.AfterFirstPaint(window, painted)
+windows.AfterFirstPaint(window, painted)
 window.show()
 application.exec()
 """
@@ -82,11 +82,11 @@ def test_its_version_is_that_of_the_project() -> None:
     assert f'version = "{VERSION}"' in (ROOT / "pyproject.toml").read_text()
 
 
-def test_too_many_arguments_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_option_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        app.parse(["one", "two"])
+        app.parse(["--full-screen"])
     assert end.value.code == 2
-    assert "unrecognized arguments: two" in capsys.readouterr().err
+    assert "unrecognized arguments: --full-screen" in capsys.readouterr().err
 
 
 # --- faults of ours

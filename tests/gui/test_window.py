@@ -9,9 +9,12 @@ from pytestqt.qtbot import QtBot
 from engine.memory.library import Library
 from gui import app, resources
 from gui.actions import commands, menus
+from gui.dialogs.about import AboutDialog
 from gui.layout import Lazy
 from gui.main_window import MainWindow
 from gui.sights import sights
+from gui.version import VERSION
+from tests.gui.conftest import Answers
 
 
 def press(qtbot: QtBot, window: MainWindow, key: Qt.Key, modifier: Qt.KeyboardModifier = Qt.KeyboardModifier.NoModifier,
@@ -214,6 +217,17 @@ def _is_frame(widget: QWidget) -> bool:
     )
 
 
-def test_about_names_the_version(window: MainWindow, answers: object) -> None:
+def test_about_names_versions_and_shows_the_licence_of_each_part(window: MainWindow, answers: Answers) -> None:
+    seen: list[AboutDialog] = []
+    answers.fill = lambda dialog: seen.append(dialog)  # type: ignore[arg-type]
     window.actions_["about"].trigger()
-    assert "Walkscope 0.1.0" in answers.told[0]  # type: ignore[attr-defined]
+    (dialog,) = seen
+    lines = dialog.versions().splitlines()
+    assert lines[0] == f"Walkscope {VERSION}"
+    assert {line.partition(" ")[0] for line in lines[1:]} >= {"Python", "Qt", "numpy", "SQLAlchemy", "msgspec"}
+    for row in range(dialog.list.topLevelItemCount()):
+        item = dialog.list.topLevelItem(row)
+        assert item is not None
+        dialog.list.setCurrentItem(item)
+        assert all(item.text(column) for column in range(3))
+        assert dialog.licence.toPlainText()

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from PySide6.QtWidgets import QWidget
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QDockWidget, QWidget
 
 from engine import events as ev
 from engine.arch.walk import Rule, Stage
@@ -15,8 +16,9 @@ from gui.dialogs.event_form import EventForm
 from gui.document import Query
 from gui.main_window import MainWindow
 from gui.presets import preset
-from gui.templates import AMD, ROOT, TABLES, TARGET, templates
+from gui.templates import AMD, PAGE, ROOT, TABLES, TARGET, templates
 from gui.views.hierarchy import HierarchyView
+from gui.views.host_cards import HostCards
 from gui.views.walk import WalkView
 from tests.conftest import ROOT as ROOT_FOLDER
 from tests.engine.three_stages import system
@@ -125,13 +127,51 @@ def _mirror(name: str, step: int, side: int, level: int, nth: int = 0) -> Scene:
         assert isinstance(view, HierarchyView)
         assert view.canvas.pair is not None
         node = next(node for node in view.canvas.pair.trees[side].nodes if node.level.level == level)
-        used = [
-            slot for run in node.runs if run.rule is not Rule.NOT_PRESENT for slot in range(run.first, run.last + 1)
-        ]
-        view.canvas.choose(side, node.path, used[nth])
+        used = (range(run.first, run.last + 1) for run in node.runs if run.rule is not Rule.NOT_PRESENT)
+        view.canvas.choose(side, node.path, [slot for run in used for slot in run][nth])
         return window
 
     return scene
+
+
+def _machine(
+    events: tuple[ev.Event, ...], *unfolded: str, page: str = "walk", shares: tuple[int, int] = (1, 3)
+) -> Scene:
+    """A high window with its cards of these keys unfolded. ``shares``: of the timeline and the machine."""
+
+    def scene(window: MainWindow) -> QWidget:
+        window.resize(1440, 1400)
+        _open(window, events, page)
+        cards = window.findChild(HostCards)
+        assert cards is not None
+        for card in cards.cards:
+            if card.card.key in unfolded:
+                card.fold.click()
+        docks = [dock for name in ("timeline", "machine") if (dock := window.findChild(QDockWidget, name))]
+        window.resizeDocks(docks, list(shares), Qt.Orientation.Vertical)
+        return window
+
+    return scene
+
+
+_L1_CHANGED = (
+    ev.LeaveNested(),
+    ev.SetGuestRegisters(preset("5-level").at(ROOT)),
+    ev.EnterNested(preset("4-level").at(ROOT)),
+)
+"""L1 goes to five levels with tables of four, and enters its guest."""
+_REFLECTED = (ev.MapL2Pages(ROOT, TABLES + 0x8000, PAGE + 0x1000, 0x40_0000, 4096), ev.GuestAccess(PAGE + 0x1000))
+"""L2 maps a page to memory that L1 has not given it, and reads there."""
+
+
+def _pae_hypervisor() -> tuple[ev.Event, ...]:
+    start = ev.SetGuestRegisters(registers=preset("PAE").at(ROOT))
+    return tuple(start if isinstance(event, ev.SetGuestRegisters) else event for event in _template("nested"))
+
+
+def _nested_form(window: MainWindow) -> QWidget:
+    _open(window, _template("nested"), "walk")
+    return EventForm(window.document, ev.EnterNested, None, window)
 
 
 def _form(window: MainWindow) -> QWidget:
@@ -168,6 +208,14 @@ HOST_SCENES: dict[str, Scene] = {
     "mirror-nested-ept": _mirror("nested-ept", 20, 1, 1),
     "mirror-shadow-paging": _mirror("shadow-paging-pae-guest", 14, 1, 1, 1),
     "host-mode-change": _two_stages("mode-change", "hierarchy"),
+    "machine-nested": _machine(_template("nested"), "l2 0 0"),
+    "machine-nested-changed": _machine((*_template("nested"), *_L1_CHANGED)),
+    "machine-nested-pae": _machine(_pae_hypervisor()),
+    "machine-npt-0": _machine(_template("npt-0"), "vcpu 0 0"),
+    "nested-timeline": _machine((*_template("nested"), *_REFLECTED), page="hierarchy", shares=(3, 2)),
+    "nested-form": _nested_form,
+    "nested-effects": _machine((*_template("nested"), ev.ChangeMode(pcpu=1, la57=False)), page="effects"),
+    "npt-0-effects": _machine(_template("npt-0"), page="effects"),
     "host-empty": _empty,
     "host-form": _form,
     "effects-4-to-5-4k": _effects(False, Pages.SMALL),

@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QMenu, QWidget
 from engine.arch.registers import Features
 from engine.memory.library import Library
 from gui import app
+from gui.dialogs.about import AboutDialog
 from gui.dialogs.crash import CrashDialog
 from gui.dialogs.image_dialog import ImageDialog
 from gui.dialogs.prompts import Prompts
@@ -187,6 +188,10 @@ def author(window: MainWindow) -> QWidget:
     return window
 
 
+def about(window: MainWindow) -> QWidget:
+    return AboutDialog(window)
+
+
 def nothing_open(window: MainWindow) -> QWidget:
     from engine.scenario import Scenario
 
@@ -211,6 +216,7 @@ SCENES: dict[str, Scene] = {
     "dialog-image": image_dialog,
     "dialog-store": store,
     "dialog-crash": crash,
+    "dialog-about": about,
     "start-page": start_page,
     "presenter": presented("amd-4-to-5", 2),
     "presenter-effects": presented("amd-5-to-4", 3),
