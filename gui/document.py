@@ -18,6 +18,7 @@ from engine.arch.walk import Stage, Walk
 from engine.edits import Edit, Insert, Move, Narrate, Remove, Replace
 from engine.machine import Images, Refusal, State, apply
 from engine.machine.look import HERE, Place, Stages, look, look_logical, stages
+from engine.machine.mirror import Mirror, mirror
 from engine.scenario import Replay, Scenario
 from gui.pins import Pin, Pins
 
@@ -93,6 +94,8 @@ class Document(QObject):
         self._hardware: Walk | Refusal | None = None
         self._logical: Walk | Refusal | None = None
         self._is_logical = False
+        self._mirror: tuple[State, int, int, Mirror | Refusal] | None = None
+        """The last `mirror`, with the state, the VM and the vCPU that it is of."""
         self._reference: int | None = None
         self._selection: Selection | None = None
         self._pins = Pins()
@@ -286,6 +289,15 @@ class Document(QObject):
             self._is_logical = on
             if self.logical is not None:
                 self._refresh(Change.WALK)
+
+    @property
+    def mirror(self) -> Mirror | Refusal:
+        """What KVM mirrors for the vCPU that is looked at beside its own tables; or why nothing is mirrored."""
+        state, place = self.state, self.place
+        known = self._mirror
+        if known is None or known[0] is not state or known[1:3] != (place.vm, place.vcpu):
+            known = self._mirror = (state, place.vm, place.vcpu, mirror(state, place.vm, place.vcpu))
+        return known[3] if place.pcpu is None else Refusal("These are the host's own tables: they mirror nothing.")
 
     @property
     def walk_refusal(self) -> str | None:

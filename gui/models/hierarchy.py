@@ -16,10 +16,15 @@ from engine.arch.second_stage import SecondStage
 from engine.arch.tables import Run, entries, runs
 from engine.arch.walk import Leaf, Rule, Stage, Step, Trail, Walk, descend
 from engine.machine.look import Stages
+from engine.machine.mirror import Mirror
 
 Path = tuple[int, ...]
 """Slots from the root down; () is the root table."""
-Opened = frozenset[tuple[Stage, Path]]
+Key = Stage | str
+"""What tells the trees of a picture apart: their stage, or `ABOVE`."""
+ABOVE = "above"
+"""The tree of what KVM mirrors, where it stands above KVM's own."""
+Opened = frozenset[tuple[Key, Path]]
 
 Locate = Callable[[int], int | None]
 """Where in the memory at hand the table lies that an entry names; None where no stage maps it."""
@@ -91,7 +96,8 @@ def _shows(run: Run) -> bool:
 class Tree(msgspec.Struct, frozen=True):
     """One stage. ``nodes``: parents before children, children by slot. ``steps``: the walk's, from the root down.
 
-    ``target``: the guest-physical address that a nested stage translates.
+    ``target``: the guest-physical address that a nested stage translates. ``mirror``: the two trees of the picture are
+    what KVM mirrors (``key`` is `ABOVE`) and its own tables.
     """
 
     stage: Stage
@@ -99,6 +105,13 @@ class Tree(msgspec.Struct, frozen=True):
     nodes: tuple[Node, ...]
     steps: tuple[Step, ...] = ()
     target: int | None = None
+    key: Key = Stage.ONE
+    mirror: Mirror | None = None
+
+    @property
+    def is_above(self) -> bool:
+        """The tables are those that KVM mirrors."""
+        return self.key == ABOVE
 
     @property
     def walked(self) -> Path:
@@ -124,17 +137,17 @@ def trees(tables: Tables, stages: Stages, walk: Walk | None, reference: int | No
     found = []
     if paging.format is not None:
         stage = Stage.GUEST if second else Stage.ONE
-        locate: Locate = _through(tables.memory, second) if second else _identity
+        locate: Locate = _through(tables.memory, second) if second else identity
         own = [(number, step) for number, step in enumerate(steps) if step.stage is stage]
-        found.append(_tree(tables, paging, stage, own, reference, opened, locate, second is None))
+        found.append(grow(tables, paging, stage, own, reference, opened, locate, neighbours=second is None))
     if second and second.paging.format is not None:
         row = steps[reference].row if reference is not None else 0
         own = [(n, step) for n, step in enumerate(steps) if step.stage is Stage.NESTED and step.row == row]
-        found.append(_tree(tables, second.paging, Stage.NESTED, own, reference, opened, _identity, False))
+        found.append(grow(tables, second.paging, Stage.NESTED, own, reference, opened, identity))
     return tuple(found)
 
 
-def _tree(
+def grow(
     tables: Tables,
     paging: Paging,
     stage: Stage,
@@ -142,15 +155,19 @@ def _tree(
     reference: int | None,
     opened: Opened,
     locate: Locate,
-    neighbours: bool,
+    *,
+    neighbours: bool = False,
+    key: Key | None = None,
 ) -> Tree:
+    """One tree: the tables of the walk (``numbered`` steps of it) and those below what is ``opened`` under ``key``
+    (default: the stage). ``neighbours``: also those on either side of the walk."""
     steps = tuple(step for _, step in numbered)
     lit = sum(reference is None or number <= reference for number, _ in numbered)
     walked = tuple(step.index for step in steps)
     nodes: list[Node] = []
     asked: dict[Path, set[int]] = {}
     for at, (*above, slot) in opened:
-        if at is stage:
+        if at == (key or stage):
             asked.setdefault(tuple(above), set()).add(slot)
 
     def add(path: Path, name: int, start: int) -> None:
@@ -178,7 +195,8 @@ def _tree(
                 add((*path, slot), level.format.entry(False).base(value), start + (slot << level.shift))
 
     add((), paging.root, 0)
-    return Tree(stage, paging, tuple(nodes), steps, steps[0].target if stage is Stage.NESTED and steps else None)
+    target = steps[0].target if stage is Stage.NESTED and steps else None
+    return Tree(stage, paging, tuple(nodes), steps, target, key or stage)
 
 
 def _beside(node: Node) -> set[int]:
@@ -208,7 +226,8 @@ def _register_runs(level: Level, values: tuple[int, ...]) -> tuple[Run, ...]:
     return tuple(Run(slot, slot, rule) for slot, rule in enumerate(rules))
 
 
-def _identity(address: int) -> int | None:
+def identity(address: int) -> int | None:
+    """A `Locate` where addresses in entries are those of the memory at hand."""
     return address
 
 

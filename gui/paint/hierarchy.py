@@ -10,6 +10,7 @@ from gui.models.hierarchy import Path, Tree
 from gui.paint.hierarchy_texts import stage_note, stage_title
 from gui.paint.layout import Edge, End, Layout
 from gui.paint.marks import SMALL, card, draw_text, line_height, text_width, warning
+from gui.paint.mirror import Wiring, look_of, paint_bundles, paint_gaps, paint_key, paint_lit
 from gui.paint.tables import DIMMED, fill_slot, paint_table
 from gui.theme import GAP, GRID, RADIUS, mono_font, theme, ui_font
 
@@ -28,9 +29,13 @@ def paint_hierarchy(
     trees: tuple[Tree, ...],
     selected: Marked | None,
     exposed: QRectF,
+    wiring: Wiring | None = None,
 ) -> None:
-    """The part ``exposed`` of the picture."""
+    """The part ``exposed`` of the picture. ``wiring``: between the two sides of a mirror."""
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    if wiring is not None:
+        paint_gaps(painter, layout, wiring, exposed)
+        paint_bundles(painter, layout, wiring, exposed)
     for link in layout.links:
         _link(painter, link)
     for edge in sorted(layout.edges, key=lambda one: one.walked):
@@ -40,7 +45,9 @@ def paint_hierarchy(
         if table.rect.intersects(exposed):
             here = selected is not None and selected.tree == table.tree and selected.path == table.node.path
             slot = selected.slot if here and selected is not None else None
-            paint_table(painter, table, exposed, slot, layout.has_text)
+            paint_table(painter, table, exposed, slot, layout.has_text, look_of(trees[table.tree], table.node))
+    if wiring is not None:
+        paint_lit(painter, layout, wiring, exposed)
     for number, tree in enumerate(trees):
         if layout.has_text:
             _heading(painter, layout, number, tree, exposed)
@@ -89,11 +96,18 @@ def _heading(painter: QPainter, layout: Layout, number: int, tree: Tree, exposed
     left = max(rect.left(), exposed.left() + 4 * GRID)
     line = QRectF(left, rect.top(), max(0.0, exposed.right() - 4 * GRID - left), line_height(bold))
     title = stage_title(tree)
+    note_width = text_width(stage_note(tree), mono_font(SMALL))
+    if tree.mirror is not None:  # lines pass behind
+        words = text_width(title, bold) + 3 * GRID + note_width + GRID
+        painter.fillRect(QRectF(left - GRID, rect.top(), words, rect.height()), theme().window)
     draw_text(painter, line, title, bold)
     rest = line.adjusted(text_width(title, bold) + 3 * GRID, 0, 0, 0)
     note = stage_note(tree)
     draw_text(painter, rest, note, mono_font(SMALL), theme().muted)
-    _legend(painter, rest.adjusted(text_width(note, mono_font(SMALL)) + GRID, 0, 0, 0), layout, number)
+    rest = rest.adjusted(note_width + GRID, 0, 0, 0)
+    if tree.mirror is not None and not tree.is_above:
+        rest = paint_key(painter, rest, tree.mirror)
+    _legend(painter, rest, layout, number)
 
 
 def _legend(painter: QPainter, line: QRectF, layout: Layout, number: int) -> None:

@@ -5,11 +5,14 @@ import msgspec
 from engine.arch.addresses import grouped, size_name
 from engine.arch.faults import Outcome
 from engine.arch.walk import Rule, Stage
+from gui import mirror_texts
 from gui.explain import outcome_title, step_verdict, translate
 from gui.models.hierarchy import Tree
 
 
 def stage_title(tree: Tree) -> str:
+    if tree.mirror is not None:
+        return mirror_texts.stage_title(tree.mirror, tree.is_above)
     return {
         Stage.ONE: translate("Hierarchy", "Page tables"),
         Stage.GUEST: translate("Hierarchy", "Guest tables"),
@@ -18,6 +21,8 @@ def stage_title(tree: Tree) -> str:
 
 
 def stage_note(tree: Tree) -> str:
+    if tree.mirror is not None:
+        return mirror_texts.stage_note(tree.mirror, tree.is_above)
     root, mode = grouped(tree.paging.root), tree.paging.name
     match tree.stage:
         case Stage.ONE:
@@ -39,7 +44,7 @@ class EndText(msgspec.Struct, frozen=True):
 
 def end_text(tree: Tree, outcome: Outcome | None) -> EndText | None:
     """What is written where the walk of ``tree`` ended; None where it goes on, or there is none."""
-    if not tree.steps or tree.steps[-1].rule is Rule.TABLE:
+    if not tree.steps or tree.steps[-1].rule is Rule.TABLE or tree.mirror is not None:
         return None
     step = tree.steps[-1]
     if step.rule.stops:

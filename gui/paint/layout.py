@@ -8,6 +8,7 @@ import msgspec
 from PySide6.QtCore import QPointF, QRectF, QSizeF
 
 from engine.arch.faults import Outcome
+from engine.arch.paging import Level
 from gui.models.hierarchy import Node, Path, Tree
 from gui.paint.hierarchy_texts import EndText, end_text, stage_note, stage_title
 from gui.paint.marks import SMALL, line_height, text_width
@@ -63,10 +64,18 @@ class End(msgspec.Struct, frozen=True):
     bad: bool
 
 
+class Gap(msgspec.Struct, frozen=True):
+    """The place of a level that what is mirrored has not, over the tables of KVM's that have it."""
+
+    rect: QRectF
+    level: Level
+
+
 class Layout(msgspec.Struct, frozen=True):
     """A picture of the hierarchy. ``ends``: for each tree where its walk ended, None where it goes on elsewhere.
 
-    ``links``: lines from the guest's entry whose address the nested stage translates to that stage's heading.
+    ``links``: lines from the guest's entry whose address the nested stage translates to that stage's heading. ``gaps``:
+    where two sides are compared, levels that the upper one has not.
     """
 
     cards: tuple[Card, ...]
@@ -76,6 +85,7 @@ class Layout(msgspec.Struct, frozen=True):
     links: tuple[tuple[QPointF, ...], ...]
     size: QSizeF
     zoom: float
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def has_text(self) -> bool:
@@ -99,17 +109,19 @@ class _Measures(msgspec.Struct, frozen=True):
     strip: float
 
 
-def _measures(size: QSizeF, columns: int, rows: int, stages: int, zoom: float, ends: list[EndText | None]) -> _Measures:
-    """``size``: of the viewport; ``columns`` of tables, beside that of the ends."""
+def _measures(
+    size: QSizeF, columns: int, rows: int, stages: int, zoom: float, ends: list[EndText | None], has_ends: bool
+) -> _Measures:
+    """``size``: of the viewport; ``columns`` of tables, beside that of the ends, if there is one."""
     scale = max(0.3, min(zoom, 1.0))
     has_text = zoom >= TEXT_FROM
     texts = [max(text_width(e.title, ui_font(bold=True)), text_width(e.note, mono_font())) for e in ends if e]
-    end = (max(texts, default=12 * GRID) + 2 * GAP + 4 * GRID) * (1 if has_text else scale)
+    end = (max(texts, default=12 * GRID) + 2 * GAP + 4 * GRID) * (1 if has_text else scale) if has_ends else 0
     gap = 6 * GRID * scale
-    room = (size.width() - 2 * MARGIN - end) / columns - gap
+    room = (size.width() - 2 * MARGIN - end + (0 if has_ends else gap)) / columns - gap
     if room < 24 * GRID:
         gap = 3 * GRID * scale
-        room = (size.width() - 2 * MARGIN - end) / columns - gap
+        room = (size.width() - 2 * MARGIN - end + (0 if has_ends else gap)) / columns - gap
     card = max(NARROWEST, min(room, WIDEST)) * zoom
     title = line_height(ui_font(bold=True)) if has_text else 0
     index = line_height(mono_font(SMALL)) if has_text else 0
@@ -131,34 +143,43 @@ def lay_out(trees: tuple[Tree, ...], size: QSizeF, zoom: float = 1.0, outcome: O
     ``outcome``: of the walk whose steps the trees have.
     """
     columns = max((len(tree.paging.levels) for tree in trees), default=1)
+    # Two sides that are compared have the same levels one below the other.
+    shifts = [columns - len(tree.paging.levels) if tree.mirror else 0 for tree in trees]
     texts = [end_text(tree, outcome) for tree in trees]
     rows = [_rows(tree, text is not None) for tree, text in zip(trees, texts, strict=True)]
-    m = _measures(size, columns, sum(count for _, count in rows), len(trees), zoom, texts)
+    has_ends = not any(tree.mirror for tree in trees)
+    m = _measures(size, columns, sum(count for _, count in rows), len(trees), zoom, texts, has_ends)
     cards: list[Card] = []
     edges: list[Edge] = []
     headings: list[QRectF] = []
     ends: list[End | None] = []
+    gaps: list[Gap] = []
     top = float(MARGIN)
-    right = MARGIN + columns * (m.card.width() + m.gap) + m.end
+    right = MARGIN + columns * (m.card.width() + m.gap) + (m.end if has_ends else -m.gap)
     for number, tree in enumerate(trees):
         headings.append(QRectF(MARGIN, top, right - MARGIN, m.heading))
         top += m.heading
         row_of, count = rows[number]
-        placed = [_card(m, number, node, top + row_of[node.path] * m.row) for node in tree.nodes]
+        shift = shifts[number]
+        placed = [_card(m, number, node, top + row_of[node.path] * m.row, shift) for node in tree.nodes]
+        if tree.is_above and len(trees) > 1:
+            gaps = [Gap(_place(m, n, top), trees[1].paging.levels[n]) for n in range(shift)]
         cards += placed
         edges += _edges(placed)
         ends.append(_end(m, texts[number], placed, columns, edges, top + row_of.get(tree.walked, 0) * m.row))
-        top += count * m.row + STAGE_GAP
+        top += count * m.row + (2 * STAGE_GAP if tree.is_above else STAGE_GAP)
     links = _links(trees, cards, ends, headings)
     return Layout(
-        tuple(cards), tuple(edges), tuple(headings), tuple(ends), links, QSizeF(right + MARGIN, top + FOOT), zoom
-    )
+        tuple(cards), tuple(edges), tuple(headings), tuple(ends), links, QSizeF(right + MARGIN, top + FOOT), zoom,
+        tuple(gaps),
+    )  # fmt: skip
 
 
 def _rows(tree: Tree, has_end: bool) -> tuple[dict[Path, float], int]:
     """The row of each table and of the end of the walk, and how many rows there are.
 
-    A table stands beside the child that the walk took, so that the walk is a straight line.
+    A table stands beside the child that the walk took, so that the walk is a straight line; in a mirror beside the
+    first, so that what both sides have stands as near as can be.
     """
     children: dict[Path, list[Path]] = {}
     ends = [tree.walked] if has_end else []
@@ -175,16 +196,21 @@ def _rows(tree: Tree, has_end: bool) -> tuple[dict[Path, float], int]:
             rows[path] = used
             used += 1
         else:
-            rows[path] = below[on_walk] if on_walk else sum(below.values()) / len(below)
+            middle = min(below.values()) if tree.mirror else sum(below.values()) / len(below)
+            rows[path] = below[on_walk] if on_walk else middle
         return rows[path]
 
     place(())
     return rows, used
 
 
-def _card(m: _Measures, tree: int, node: Node, top: float) -> Card:
-    left = MARGIN + len(node.path) * (m.card.width() + m.gap)
-    rect = QRectF(QPointF(left, top), m.card)
+def _place(m: _Measures, column: int, top: float) -> QRectF:
+    return QRectF(QPointF(MARGIN + column * (m.card.width() + m.gap), top), m.card)
+
+
+def _card(m: _Measures, tree: int, node: Node, top: float, shift: int) -> Card:
+    rect = _place(m, len(node.path) + shift, top)
+    left = rect.left()
     strip = QRectF(left + m.pad, top + GRID / 2 + m.title, m.card.width() - 2 * m.pad, m.strip)
     return Card(tree, node, rect, strip)
 

@@ -1,7 +1,8 @@
 """Tables as strips of slots, so that occupancy is seen and not read."""
 
+import msgspec
 from PySide6.QtCore import QRectF, Qt
-from PySide6.QtGui import QPainter, QPen
+from PySide6.QtGui import QBrush, QPainter, QPen
 
 from engine.arch.addresses import grouped
 from engine.arch.walk import Rule
@@ -9,7 +10,7 @@ from gui.explain import translate
 from gui.models.hierarchy import Node
 from gui.paint.layout import Card
 from gui.paint.marks import CENTER, RIGHT, SMALL, card, draw_text, fill_rect, level_title, line_height, text_width
-from gui.theme import GRID, Outcome, mono_font, theme
+from gui.theme import GRID, Outcome, mono_font, theme, ui_font
 
 SEPARATED = 5.0
 """The width of a slot from which neighbours are drawn apart."""
@@ -17,12 +18,28 @@ OCCUPIED, LONELY, DIMMED = 0.55, 0.9, 0.4
 """Strength of a level's colour: in occupied slots, in a few of them, and on the part of the walk yet to come."""
 
 
-def paint_table(painter: QPainter, table: Card, exposed: QRectF, selected: int | None, with_text: bool) -> None:
+class Look(msgspec.Struct, frozen=True):
+    """What is particular about a table: ``tag`` stands beside its name, as a warning where it ``warns``; ``extra``:
+    it is hatched."""
+
+    tag: str = ""
+    warns: bool = False
+    extra: bool = False
+
+
+PLAIN = Look()
+
+
+def paint_table(
+    painter: QPainter, table: Card, exposed: QRectF, selected: int | None, with_text: bool, look: Look = PLAIN
+) -> None:
     """One table. ``exposed``: what of the picture is to be painted. ``selected``: the selected slot, if it is here."""
     t, node = theme(), table.node
     level = node.level.level
     is_selected = selected is not None
     card(painter, table.rect, t.accent if is_selected else None, 1.5 if is_selected else 1)
+    if look.extra:
+        hatch(painter, table.rect.adjusted(2, 2, -2, -2))
     paint_strip(painter, table, exposed)
     if node.walked is not None:
         strength = 1.0 if node.lit else DIMMED
@@ -33,9 +50,14 @@ def paint_table(painter: QPainter, table: Card, exposed: QRectF, selected: int |
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.drawRect(mark.adjusted(-1, -1, 1, 1))
     if selected is not None:
-        _outline(painter, _mark(table, selected))
+        outline(painter, table, selected)
     if with_text:
-        _texts(painter, table, exposed, selected)
+        _texts(painter, table, exposed, selected, look)
+
+
+def hatch(painter: QPainter, rect: QRectF) -> None:
+    """The ground of what exists for the depth of the tables alone."""
+    painter.fillRect(rect, QBrush(theme().line, Qt.BrushStyle.BDiagPattern))
 
 
 def paint_strip(painter: QPainter, table: Card, exposed: QRectF) -> None:
@@ -80,15 +102,15 @@ def _mark(table: Card, slot: int) -> QRectF:
     return QRectF(rect.center().x() - wide / 2, rect.top(), wide, rect.height())
 
 
-def _outline(painter: QPainter, mark: QRectF) -> None:
-    """The frame of the selected slot."""
-    painter.setPen(QPen(theme().accent, 1.5))
+def outline(painter: QPainter, table: Card, slot: int, dashed: bool = False) -> None:
+    """The frame of the selected slot; ``dashed``, of its counterpart."""
+    painter.setPen(QPen(theme().accent, 1.5, Qt.PenStyle.DashLine if dashed else Qt.PenStyle.SolidLine))
     painter.setBrush(Qt.BrushStyle.NoBrush)
-    painter.drawRect(mark.adjusted(-2, -0.75 * GRID, 2, 0.75 * GRID))
+    painter.drawRect(_mark(table, slot).adjusted(-2, -0.75 * GRID, 2, 0.75 * GRID))
 
 
-def _texts(painter: QPainter, table: Card, exposed: QRectF, selected: int | None) -> None:
-    """Name and frame above the strip, slot numbers below it; in what is exposed of a card wider than the window."""
+def _texts(painter: QPainter, table: Card, exposed: QRectF, selected: int | None, look: Look) -> None:
+    """Name, tag and frame above the strip, slot numbers below; in what is exposed of a card wider than the window."""
     t, node, strip = theme(), table.node, table.strip
     left, right = max(strip.left(), exposed.left() + 2 * GRID), min(strip.right(), exposed.right() - 2 * GRID)
     title = QRectF(left, table.rect.top() + GRID / 2, max(0.0, right - left), strip.top() - table.rect.top() - GRID / 2)
@@ -96,6 +118,11 @@ def _texts(painter: QPainter, table: Card, exposed: QRectF, selected: int | None
     after = level_title(painter, title, node.level.level, node.level.name, None, scale)
     note = _note(table)
     small = mono_font(SMALL)
+    if look.tag:
+        face, room = ui_font(SMALL), title.right() - after - 2 * GRID
+        place = QRectF(after + 1.5 * GRID, title.top(), room, title.height())
+        draw_text(painter, place, look.tag, face, t.hazard_text if look.warns else t.muted)
+        after = min(title.right(), place.left() + text_width(look.tag, face))
     if title.right() - after - GRID >= text_width(note, small):
         draw_text(
             painter, QRectF(after, title.top(), title.right() - after, title.height()), note, small, t.muted, RIGHT
@@ -129,10 +156,9 @@ def _numbers(painter: QPainter, table: Card, exposed: QRectF, selected: int | No
 
 
 def _count(node: Node) -> str:
-    if node.address is None:
-        return translate("Hierarchy", "not mapped")
     if all(run.rule is Rule.UNKNOWN for run in node.runs):
-        return translate("Hierarchy", "not in image")
+        is_nowhere = node.address is None
+        return translate("Hierarchy", "not mapped") if is_nowhere else translate("Hierarchy", "not in image")
     return translate("Hierarchy", "{count} used").format(count=node.present)
 
 

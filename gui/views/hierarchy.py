@@ -1,7 +1,7 @@
 """The hierarchy of tables: a picture to move in, and the address taken apart below it."""
 
-from PySide6.QtCore import QRectF, QSize
-from PySide6.QtGui import QMouseEvent, QPainter, QPaintEvent, QPalette
+from PySide6.QtCore import QRectF, QSize, Qt
+from PySide6.QtGui import QKeySequence, QMouseEvent, QPainter, QPaintEvent, QPalette, QShortcut
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from gui.document import Change, Document
@@ -9,6 +9,7 @@ from gui.paint import breakdown
 from gui.paint.marks import CENTER, card, draw_text
 from gui.theme import GAP, MARGIN, signals, theme
 from gui.widgets.hierarchy_canvas import HierarchyCanvas
+from gui.widgets.mirror_bar import MirrorBar
 
 
 class HierarchyView(QWidget):
@@ -16,14 +17,18 @@ class HierarchyView(QWidget):
         super().__init__(parent)
         self.canvas = HierarchyCanvas(document)
         self.breakdown = AddressBreakdown(document)
+        self.bar = MirrorBar(document, self.canvas)
         self.setFocusProxy(self.canvas)
         self.setAutoFillBackground(True)
         self.setBackgroundRole(QPalette.ColorRole.AlternateBase)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, MARGIN)
         layout.setSpacing(GAP)
+        layout.addWidget(self.bar)
         layout.addWidget(self.canvas, 1)
         layout.addWidget(self.breakdown)
+        turn = QShortcut(QKeySequence("M"), self, context=Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        turn.activated.connect(self.bar.turn)
 
     @property
     def zoom(self) -> float:

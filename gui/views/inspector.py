@@ -18,7 +18,9 @@ from engine import events as ev
 from engine.arch.addresses import grouped
 from gui.document import Change, Document, Selection
 from gui.explain import entry_title, why, why_entry
+from gui.mirror_texts import entry_name, sentences
 from gui.models.inspected import Inspected, inspected
+from gui.models.mirror import Counterpart
 from gui.paint.bits import BitCells
 from gui.paint.marks import SMALL, empty_state, text_width
 from gui.theme import GAP, GRID, MARGIN, mono_font, signals, ui_font
@@ -40,6 +42,7 @@ class InspectorView(QWidget):
         self.value = TextLabel(lambda: mono_font(1.05))
         self.address = TextLabel(lambda: mono_font(SMALL), "muted")
         self.note, self.why = TextLabel(role="hazard", wrap=True), TextLabel(wrap=True)
+        self.beside = TextLabel(wrap=True)
         self.bits = BitCellsWidget()
         self.fields = FieldsTable()
         self.raw = RawTable()
@@ -62,6 +65,11 @@ class InspectorView(QWidget):
     def _filled(self) -> QWidget:
         self.why.setAccessibleName(self.tr("Why"))
         self._why_heading, self._raw_heading = TextLabel(_quiet, "muted"), TextLabel(_quiet, "muted")
+        self.beside.setAccessibleName(self.tr("Mirror"))
+        self.beside.setTextFormat(Qt.TextFormat.RichText)
+        self.beside.setTextInteractionFlags(Qt.TextInteractionFlag.TextBrowserInteraction)
+        self.beside.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.beside.linkActivated.connect(self._on_beside)
         self._why_heading.setText(self.tr("Why"))
         self._raw_heading.setText(self.tr("Bytes of the table"))
         head = QHBoxLayout()
@@ -76,6 +84,7 @@ class InspectorView(QWidget):
         column.addLayout(head)
         column.addWidget(self.value)
         column.addWidget(self.address)
+        column.addWidget(self.beside)
         column.addSpacing(GRID)
         column.addWidget(self.bits)
         column.addWidget(self.note)
@@ -114,7 +123,7 @@ class InspectorView(QWidget):
         if entry is None:
             return
         step = entry.step
-        self.title.setText(entry_title(step.stage, step.level, step.index, self._document.walk))
+        self.title.setText(self._title(entry))
         self.chip.show_level(step.level.level, step.level.name)
         known = step.value is not None
         value = grouped(step.value or 0, entry.digits)
@@ -131,7 +140,31 @@ class InspectorView(QWidget):
             self.bits.show_cells(BitCells(step.value or 0, entry.bits, step.level.level, tuple(fields)))
             self._on_bit(self.bits.current)
         self.why.setText("\n".join(self._sentences(entry)))
+        self._show_beside(entry)
         self._show_raw(entry)
+
+    def _title(self, entry: Inspected) -> str:
+        step = entry.step
+        if entry.beside is not None:
+            return entry_name(entry.beside.mirror, entry.beside.guest is not None, step.level, step.index)
+        return entry_title(step.stage, step.level, step.index, self._document.walk)
+
+    def _show_beside(self, entry: Inspected) -> None:
+        """What the entry mirrors, or what mirrors it, with links to go there."""
+        self.beside.setVisible(entry.beside is not None)
+        if entry.beside is None:
+            return
+        others = entry.beside.others
+
+        def link(other: Counterpart, name: str) -> str:
+            return f'<a href="{others.index(other)}">{name}</a>' if other.selection is not None else name
+
+        self.beside.setText("<br>".join(sentences(entry.beside, link)))
+
+    def _on_beside(self, number: str) -> None:
+        entry = self._entry
+        if entry is not None and entry.beside is not None:
+            self._document.select(entry.beside.others[int(number)].selection)
 
     def _sentences(self, entry: Inspected) -> list[str]:
         walk, step = self._document.walk, entry.step
@@ -175,7 +208,7 @@ class InspectorView(QWidget):
         assert step.address is not None
         assert step.value is not None
         text = self.tr("Flip bit {bit} of {entry}")
-        text = text.format(bit=bit, entry=entry_title(step.stage, step.level, step.index, self._document.walk))
+        text = text.format(bit=bit, entry=self._title(entry))
         poke = ev.Poke(step.address, step.value ^ (1 << bit), 1 << step.level.entry_shift)  # type: ignore[arg-type]
         self._refuse(self._document.append(poke, text) or "")
 

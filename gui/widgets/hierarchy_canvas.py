@@ -1,5 +1,7 @@
 """The picture of the hierarchy as something to move in: zoom, pan, peek, select, follow."""
 
+from functools import partial
+
 import msgspec
 from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, QSizeF, Qt
 from PySide6.QtGui import (
@@ -18,27 +20,34 @@ from engine.arch.addresses import grouped
 from engine.arch.rights import READ
 from engine.arch.walk import Rule, Stage
 from engine.machine import Refusal
+from engine.machine.mirror import Mirror
 from gui.document import Change, Document, Query, Selection
+from gui.mirror_texts import MANY
 from gui.models.hierarchy import Node, Opened, Path, Tables, Tree, trees
-from gui.models.peek import peek
+from gui.models.mirror import Bundle, Pair, Wire, bundles, pair
+from gui.models.peek import name_of, peek
 from gui.paint.hierarchy import Marked, paint_hierarchy
 from gui.paint.layout import Card, Layout, lay_out
 from gui.paint.marks import empty_state
+from gui.paint.mirror import Wiring
 from gui.theme import GRID, MARGIN, signals, theme
 from gui.widgets.zoom_buttons import ZoomButtons, zoom_by_key
 
 NEAR = 5
 """How far (pixels) from an entry a click may be and still mean it."""
+APART = 1.5
+"""How far (pixels) lines between two sides must be from each other to be drawn apart."""
 LEAST_ZOOM, MOST_ZOOM = 0.25, 96.0
 STEP_KEYS = (Qt.Key.Key_Left, Qt.Key.Key_Right)
 OWN_KEYS = (
     Qt.Key.Key_Up, Qt.Key.Key_Down, Qt.Key.Key_Home, Qt.Key.Key_End, Qt.Key.Key_Return, Qt.Key.Key_Enter,
-    Qt.Key.Key_Delete, Qt.Key.Key_Plus, Qt.Key.Key_Minus, Qt.Key.Key_0,
+    Qt.Key.Key_Delete, Qt.Key.Key_Plus, Qt.Key.Key_Minus, Qt.Key.Key_0, Qt.Key.Key_PageUp, Qt.Key.Key_PageDown,
 )  # fmt: skip
 
 
 class HierarchyCanvas(QAbstractScrollArea):
-    """Up and Down move among the entries of a table, Left and Right among levels, Enter follows, Delete closes."""
+    """Up and Down move among the entries of a table, Left and Right among levels, Enter follows, Delete closes; Page Up
+    and Page Down go to the other side of a mirror."""
 
     def __init__(self, document: Document, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -46,6 +55,11 @@ class HierarchyCanvas(QAbstractScrollArea):
         self._tables = Tables(document.state.memory)
         self._opened: Opened = frozenset()
         self._trees: tuple[Tree, ...] = ()
+        self._wants_mirror = True
+        self._pair: Pair | None = None
+        self._bundles: tuple[Bundle, ...] = ()
+        self._reach = 1
+        self._hovered: tuple[int, Path] | None = None
         self._layout: Layout = lay_out((), QSizeF(800, 600))
         self._zoom = 1.0
         self._marked: Marked | None = None
@@ -87,7 +101,10 @@ class HierarchyCanvas(QAbstractScrollArea):
         if self._tables.memory is not document.state.memory:
             self._tables = Tables(document.state.memory)
         stages = document.stages
-        if isinstance(stages, Refusal) or not document.last_step:
+        self._pair, self._hovered = self._mirrored(), None
+        if self._pair is not None:
+            self._trees = self._pair.trees
+        elif isinstance(stages, Refusal) or not document.last_step:
             self._trees = ()
         else:
             # The tables are those that hardware walks: of the logical walk's references L2's alone are among them.
@@ -95,9 +112,66 @@ class HierarchyCanvas(QAbstractScrollArea):
             self._trees = trees(self._tables, stages, document.hardware, reference, self._opened)
         self._lay_out()
 
+    def _mirrored(self) -> Pair | None:
+        """What KVM mirrors beside its tables, where that is wanted and there is any."""
+        document = self._document
+        found = document.mirror if self._wants_mirror else None
+        if not isinstance(found, Mirror):
+            return None
+        reference = None if document.is_logical else document.reference
+        return pair(
+            self._tables, document.state, document.place.vm, found, document.hardware, reference, self._opened
+        )  # fmt: skip
+
+    @property
+    def is_mirror(self) -> bool:
+        """Whether the tables that KVM mirrors stand above its own, instead of those that the walk goes through."""
+        return self._pair is not None
+
+    @property
+    def pair(self) -> Pair | None:
+        return self._pair
+
+    def show_mirror(self, on: bool) -> None:
+        """Show both sides of a mirror, where there is one, or the tables that the hardware walks."""
+        if on != self._wants_mirror:
+            self._wants_mirror = on
+            self._rebuild()
+            self._mark()
+            self._reveal()
+            self.viewport().update()
+
+    def _wiring(self) -> Wiring | None:
+        """The lines, with those of the selected entry and of the table under the pointer lit."""
+        if self._pair is None:
+            return None
+        lit: dict[Wire, None] = {}
+        partners: tuple[tuple[int, Path, int], ...] = ()
+        if self._hovered is not None:
+            tree, path = self._hovered
+            lit |= dict.fromkeys(self._pair.touching(self._trees[tree].is_above, path))
+        marked = self._marked
+        if marked is not None and marked.tree < len(self._trees):
+            is_above = self._trees[marked.tree].is_above
+            lit |= dict.fromkeys(self._pair.touching(is_above, marked.path, marked.slot))
+            partners = self._partners(marked.tree, marked.path, marked.slot)
+        return Wiring(self._pair.mirror, self._bundles, tuple(lit), partners, self._reach)
+
+    def _partners(self, tree: int, path: Path, slot: int) -> tuple[tuple[int, Path, int], ...]:
+        """The counterparts of an entry on the other side of a mirror."""
+        if self._pair is None:
+            return ()
+        is_above = self._trees[tree].is_above
+        wires = self._pair.touching(is_above, path, slot)
+        return tuple((1, w.below, w.slot) if is_above else (0, w.above, w.above_slot) for w in wires)
+
     def _lay_out(self) -> None:
         walk = self._document.hardware
         self._layout = lay_out(self._trees, QSizeF(self.viewport().size()), self._zoom, walk.outcome if walk else None)
+        if self._pair is not None:
+            narrowest = min((card.slot_width for card in self._layout.cards), default=1.0)
+            self._reach = max(1, round(APART / narrowest))
+            self._bundles = bundles(self._pair.wires, self._reach)
         size, view = self._layout.size, self.viewport().size()
         for bar, length, page in (
             (self.horizontalScrollBar(), size.width(), view.width()),
@@ -123,16 +197,20 @@ class HierarchyCanvas(QAbstractScrollArea):
 
         if self._marked is not None:
             node = self._node(self._marked)
-            if node and fits(node) and self._trees[self._marked.tree].stage is selection.stage:
+            if node and fits(node) and self._reads(self._trees[self._marked.tree], selection):
                 return msgspec.structs.replace(self._marked, slot=selection.index)
         found = [
             (node.walked != selection.index, Marked(number, node.path, selection.index))
             for number, tree in enumerate(self._trees)
-            if tree.stage is selection.stage
+            if self._reads(tree, selection)
             for node in tree.nodes
             if fits(node)
         ]
         return min(found, key=lambda pair: pair[0])[1] if found else None
+
+    def _reads(self, tree: Tree, selection: Selection) -> bool:
+        """Whether entries of the tree are read as the selected one is; the sides of a mirror differ by their bytes."""
+        return tree.mirror is not None or tree.stage is selection.stage
 
     def _node(self, marked: Marked) -> Node | None:
         return self._trees[marked.tree].node(marked.path) if marked.tree < len(self._trees) else None
@@ -160,7 +238,7 @@ class HierarchyCanvas(QAbstractScrollArea):
             self.walk_to(tree, path, slot)
             return
         child = (*path, slot)
-        self._opened |= {(self._trees[tree].stage, child)}
+        self._opened |= {(self._trees[tree].key, child)}
         self._rebuild()
         below = self._trees[tree].node(child)
         if below is not None:
@@ -169,8 +247,8 @@ class HierarchyCanvas(QAbstractScrollArea):
 
     def close_table(self, tree: int, path: Path) -> None:
         """Close a table that the user opened, with all below it; its entry is selected instead."""
-        stage = self._trees[tree].stage
-        self._opened = frozenset(key for key in self._opened if key[0] is not stage or key[1][: len(path)] != path)
+        own = self._trees[tree].key
+        self._opened = frozenset(key for key in self._opened if key[0] != own or key[1][: len(path)] != path)
         self._rebuild()
         if path and self._trees[tree].node(path) is None:
             self.choose(tree, path[:-1], path[-1])
@@ -274,13 +352,15 @@ class HierarchyCanvas(QAbstractScrollArea):
         offset = self._offset()
         painter.translate(-offset)
         exposed = QRectF(self.viewport().rect()).translated(offset)
-        paint_hierarchy(painter, self._layout, self._trees, self._marked, exposed)
+        paint_hierarchy(painter, self._layout, self._trees, self._marked, exposed, self._wiring())
 
     def _empty(self) -> tuple[str, str]:
         stages = self._document.stages
         if not self._document.last_step:
             advice = self.tr("Open a memory image (Ctrl+O) or drop one on this window.")
             return self.tr("No memory yet"), advice
+        if self._pair is not None:
+            return self.tr("No tables yet"), self.tr("KVM makes its tables with the first access of the guest.")
         if isinstance(stages, Refusal):
             return self.tr("No tables to show"), stages.reason
         return self.tr("Paging is off"), self.tr("Linear addresses are physical as they are: there are no tables.")
@@ -323,6 +403,7 @@ class HierarchyCanvas(QAbstractScrollArea):
 
     def _peek(self, event: QMouseEvent) -> None:
         hit = self._hit(event.position())
+        self._hover(None if hit is None else (hit[0].tree, hit[0].node.path))
         if hit is None:
             QToolTip.hideText()
             return
@@ -332,6 +413,14 @@ class HierarchyCanvas(QAbstractScrollArea):
             event.globalPosition().toPoint() + QPoint(0, 4 * GRID), peek(self._trees[card.tree], card.node, slot),
             self.viewport(), area,
         )  # fmt: skip
+
+    def _hover(self, table: tuple[int, Path] | None) -> None:
+        if table != self._hovered and self._pair is not None:
+            self._hovered = table
+            self.viewport().update()
+
+    def leaveEvent(self, event: QEvent) -> None:
+        self._hover(None)
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         was_click = self._pressed is not None and not self._panning and event.button() == Qt.MouseButton.LeftButton
@@ -357,7 +446,12 @@ class HierarchyCanvas(QAbstractScrollArea):
         address = grouped(self._trees[card.tree].shown_address(node.input_address(slot)))
         text = self.tr("Walk {address}").format(address=address)
         menu.addAction(text, lambda: self.walk_to(card.tree, node.path, slot))
-        if (self._trees[card.tree].stage, node.path) in self._opened:
+        for tree, path, other in self._partners(card.tree, node.path, slot)[:MANY]:
+            beyond = self._trees[tree].node(path)
+            assert beyond is not None
+            text = self.tr("Go to {entry}").format(entry=name_of(self._trees[tree], beyond, other))
+            menu.addAction(text, partial(self.choose, tree, path, other))
+        if (self._trees[card.tree].key, node.path) in self._opened:
             menu.addAction(self.tr("Close this table"), lambda: self.close_table(card.tree, node.path))
         value = node.values[slot]
         if value is not None:
@@ -412,10 +506,21 @@ class HierarchyCanvas(QAbstractScrollArea):
             self.choose(tree, below.path, below.walked if below.walked is not None else below.occupied(-1, True) or 0)
         elif key in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
             self.follow(tree, path, slot)
-        elif key is Qt.Key.Key_Delete and (self._trees[tree].stage, path) in self._opened:
+        elif key in (Qt.Key.Key_PageUp, Qt.Key.Key_PageDown) and self._pair is not None:
+            self._cross(marked)
+        elif key is Qt.Key.Key_Delete and (self._trees[tree].key, path) in self._opened:
             self.close_table(tree, path)
         else:
             super().keyPressEvent(event)
+
+    def _cross(self, marked: Marked) -> None:
+        """To the counterpart on the other side of the mirror; to its root where there is none."""
+        partners = self._partners(marked.tree, marked.path, marked.slot)
+        if partners:
+            self.choose(*partners[0])
+        elif len(self._trees) > 1:
+            other = 1 - marked.tree
+            self.choose(other, (), self._trees[other].nodes[0].occupied(-1, True) or 0)
 
 
 def _distance(rect: QRectF, point: QPointF) -> float:

@@ -9,6 +9,8 @@ from engine.arch.faults import EntryFailure, GeneralProtection, Translated
 from engine.cli.run import read_scenario, replayed, result
 from engine.codec import encode_scenario
 from engine.machine import State
+from engine.machine.look import look_logical
+from engine.machine.mirror import Mirror, Status, TableKind, mirror
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "resources" / "scenarios"
@@ -41,6 +43,14 @@ EXPECTED = {
     "linux-5.13-refuses-la57": ["refused"],
     "series-v1-mixed-depths": ["done", "done", "done", "done", "endless"],
     "unforced-guest-maxphyaddr-48-and-52": ["done", "done", "endless"],
+    # LoadKvm; L2 reads, writes into a large page; L1 changes an entry; L2 reads again; L2 reads what L1 has not mapped
+    "l1-4-level-npt-on-5-level-host": ["done", "done", "done", "done", "done", "reflected to L1"],
+    "l1-32-bit-npt": ["done", "done", "done", "done", "done", "reflected to L1"],
+    "l1-pae-npt": ["done", "done", "done", "done", "done", "reflected to L1"],
+    # as these, but L2 reads once more, after INVEPT
+    "nested-ept": ["done", "done", "done", "done", "done", "done", "reflected to L1"],
+    # the guest reads, writes, writes into a large page; changes an entry, reads before and after INVLPG; clears one
+    "shadow-paging-pae-guest": ["done", "done", "done", "done", "done", "done", "done", "emulated", "fault", "done"],
     "guest-writes-its-nested-table": ["done", "done", "done", "done", "done", "done", "done"],
 }
 
@@ -96,6 +106,71 @@ def test_the_guest_ends_in_the_hosts_kernel() -> None:
     assert outcome.address == 16 << 20
     assert accesses[-1].memory.word(16 << 20) == 0x2222
     assert accesses[-1].effect.exits == ()
+
+
+# --- guests whose tables KVM mirrors
+
+
+def mirrored_after(name: str, step: int) -> tuple[State, Mirror]:
+    """The state after event number ``step``, and what mirrors what in it."""
+    state = list(replayed(*read_scenario(str(FOLDER / f"{name}.json"))))[step - 1][2]
+    found = mirror(state)
+    assert isinstance(found, Mirror), found
+    return state, found
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "references", "logical"),
+    [
+        ("l1-4-level-npt-on-5-level-host", [TableKind.PASSTHROUGH], (29, 24), 149),
+        ("l1-32-bit-npt", [TableKind.PML5_ROOT, TableKind.PML4_ROOT, TableKind.PAE_ROOT], (17, 8), 53),
+        ("l1-pae-npt", [TableKind.PML5_ROOT, TableKind.PML4_ROOT], (23, 15), 95),
+        ("nested-ept", [], (24, 24), 124),
+    ],
+)
+def test_what_l0_needs_beyond_l1s_own_levels(
+    name: str, extra: list[TableKind], references: tuple[int, int], logical: int
+) -> None:
+    state, found = mirrored_after(name, 15)
+    assert [table.kind for table in found.extra] == extra
+    assert (found.references, found.bare) == references
+    assert state.effect.walks[-1].references == references[0]
+    walk = look_logical(state, 0x4000_1000)
+    assert getattr(walk, "references", walk) == logical
+
+
+@pytest.mark.parametrize("name", ["l1-4-level-npt-on-5-level-host", "l1-32-bit-npt", "l1-pae-npt", "nested-ept"])
+def test_l1s_store_makes_a_shadow_entry_out_of_date_until_l1_flushes(name: str) -> None:
+    flushed = 24 if name == "nested-ept" else 20
+    for step, stale in ((17, 0), (18, 1), (flushed, 0)):
+        assert mirrored_after(name, step)[1].count(Status.STALE) == stale, step
+    walks = [mirrored_after(name, step)[0].effect.walks[-1].outcome for step in (15, flushed)]
+    assert len({outcome.address for outcome in walks if isinstance(outcome, Translated)}) == 2
+    assert last(name).effect.reflected is not None
+
+
+def test_without_invept_l2_goes_on_reading_the_old_page() -> None:
+    old, new = (mirrored_after("nested-ept", step)[0].effect.walks[-1].outcome for step in (15, 20))
+    assert isinstance(old, Translated)
+    assert isinstance(new, Translated)
+    assert old.address == new.address
+    assert mirrored_after("nested-ept", 20)[1].count(Status.STALE) == 1
+
+
+def test_a_large_page_of_l1_is_mirrored_by_a_direct_table() -> None:
+    for name, level in (("l1-32-bit-npt", 2), ("nested-ept", 2)):
+        _, found = mirrored_after(name, 16)
+        (direct,) = [table for table in found.shadow if table.kind is TableKind.DIRECT]
+        assert {link.guest_level for link in found.links if link.table == direct.hpa} == {level}
+
+
+def test_a_pae_guest_without_nested_paging_reads_the_old_page_until_invlpg() -> None:
+    name = "shadow-paging-pae-guest"
+    stale = [mirrored_after(name, step)[1].count(Status.STALE) for step in (12, 13, 14, 15, 16)]
+    assert stale == [0, 1, 1, 0, 0]
+    pages = [mirrored_after(name, step)[0].effect.walks[-1].outcome for step in (11, 14, 16)]
+    assert [isinstance(page, Translated) for page in pages] == [True] * 3
+    assert pages[0].address == pages[1].address != pages[2].address  # type: ignore[union-attr]
 
 
 # --- on the command line

@@ -44,7 +44,7 @@ from tests.engine.kvm_fixture import (
 from tests.engine.shadow_model import Promise, agrees, came, promised
 
 ROOT, TABLES, DATA = 0x1000, 0x2000, 0x100000
-WINDOW = 0x1000_0000
+WINDOW = {"32-bit": 0x1000_0000, "PAE": 0x1000_0000, "4-level": 1 << 40, "5-level": 1 << 50}
 """Linear address at which the guest sees the first MiB of its memory, tables included."""
 AREA = 0x4000_0000
 """Linear address of the pages whose tables the guest plays with: other tables than the window's, but for the top."""
@@ -133,7 +133,7 @@ class Played:
 
     def poke(self, gpa: int, value: int) -> None:
         """The guest writes an entry, through the window that its tables give it."""
-        self.do(ev.GuestAccess(WINDOW + gpa, Kind.WRITE, 4 if self.mode == "32-bit" else 8, value))
+        self.do(ev.GuestAccess(WINDOW[self.mode] + gpa, Kind.WRITE, 4 if self.mode == "32-bit" else 8, value))
 
     def flush(self, how: str, address: int) -> None:
         if how == "invlpg":
@@ -162,14 +162,14 @@ class Played:
 def started(mode: str, vendor: str, wp: bool) -> State:
     setup, off = (amd(), {"npt": False}) if vendor == "amd" else (intel(48), {"ept": False})
     state = play(*booted(setup, kernel="latest", **off), *VM, slot(0, 2 * MIB), slot(0x40_0000, 12 * MIB))
-    state = after(
-        state, ev.MapGuestPages(root=ROOT, tables=TABLES, address=WINDOW, target=0, size=MIB, mode=mode, user=False)
-    )
+    window = ev.MapGuestPages(root=ROOT, tables=TABLES, address=WINDOW[mode], target=0, size=MIB, mode=mode, user=False)
+    state = after(state, window)
     state = after(state, ev.SetGuestRegisters(guest(mode, ROOT, wp=wp)))
     entries, frames = layout(mode).entries, layout(mode).frames
     for gpa, level in entries:  # a sane start
         value = (frames[level - 1][0] if level > 1 else DATA) | (P if mode == "PAE" and level == 3 else P | W | U)
-        state = after(state, ev.GuestAccess(WINDOW + gpa, Kind.WRITE, 4 if mode == "32-bit" else 8, value))
+        state = after(state, ev.GuestAccess(WINDOW[mode] + gpa, Kind.WRITE, 4 if mode == "32-bit" else 8, value))
+        assert state.effect.fault is None
     return after(state, ev.WriteGuestRegister("cr3", ROOT))
 
 

@@ -6,7 +6,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDockWidget, QWidget
 
 from engine import events as ev
-from engine.arch.walk import Stage
+from engine.arch.walk import Rule, Stage
+from engine.cli.run import read_scenario
 from engine.kvm.memslots import Pages
 from engine.machine.look import Place
 from engine.scenario import Scenario
@@ -16,8 +17,10 @@ from gui.document import Query
 from gui.main_window import MainWindow
 from gui.presets import preset
 from gui.templates import AMD, PAGE, ROOT, TABLES, TARGET, templates
+from gui.views.hierarchy import HierarchyView
 from gui.views.host_cards import HostCards
 from gui.views.walk import WalkView
+from tests.conftest import ROOT as ROOT_FOLDER
 from tests.engine.three_stages import system
 
 Scene = Callable[[MainWindow], QWidget]
@@ -112,6 +115,25 @@ def _collapsed(window: MainWindow) -> QWidget:
     return window
 
 
+def _mirror(name: str, step: int, side: int, level: int, nth: int = 0) -> Scene:
+    """A scenario that comes with the program, at ``step``; the ``nth`` entry in use of the first table of ``level`` of
+    that side (0: what is mirrored, 1: KVM's) is selected."""
+
+    def scene(window: MainWindow) -> QWidget:
+        scenario, _ = read_scenario(str(ROOT_FOLDER / "resources" / "scenarios" / f"{name}.json"))
+        window.document.open(scenario, step)
+        window.tabs.setCurrentWidget(window.lazy("hierarchy"))
+        view = window.lazy("hierarchy").view
+        assert isinstance(view, HierarchyView)
+        assert view.canvas.pair is not None
+        node = next(node for node in view.canvas.pair.trees[side].nodes if node.level.level == level)
+        used = (range(run.first, run.last + 1) for run in node.runs if run.rule is not Rule.NOT_PRESENT)
+        view.canvas.choose(side, node.path, [slot for run in used for slot in run][nth])
+        return window
+
+    return scene
+
+
 def _machine(
     events: tuple[ev.Event, ...], *unfolded: str, page: str = "walk", shares: tuple[int, int] = (1, 3)
 ) -> Scene:
@@ -179,6 +201,12 @@ HOST_SCENES: dict[str, Scene] = {
     "nested-l0-stops": _logical(stop=58),
     "nested-l1-stops": _logical(stop=59),
     "nested-collapsed": _collapsed,
+    "mirror-4-level-npt": _mirror("l1-4-level-npt-on-5-level-host", 16, 1, 2, 1),
+    "mirror-out-of-date": _mirror("l1-4-level-npt-on-5-level-host", 18, 0, 1, 17),
+    "mirror-32-bit-npt": _mirror("l1-32-bit-npt", 16, 1, 2, 1),
+    "mirror-pae-npt": _mirror("l1-pae-npt", 16, 1, 3),
+    "mirror-nested-ept": _mirror("nested-ept", 20, 1, 1),
+    "mirror-shadow-paging": _mirror("shadow-paging-pae-guest", 14, 1, 1, 1),
     "host-mode-change": _two_stages("mode-change", "hierarchy"),
     "machine-nested": _machine(_template("nested"), "l2 0 0"),
     "machine-nested-changed": _machine((*_template("nested"), *_L1_CHANGED)),
