@@ -64,6 +64,11 @@ def test_it_tells_its_version_without_a_display(bare: System) -> None:
     assert bare.run("/opt/walkscope/walkscope", "--version") == f"Walkscope {VERSION}\n"
 
 
+def test_its_demos_are_recorded_without_a_display(bare: System) -> None:
+    told = bare.run("/opt/walkscope/walkscope", "--record", "/root/pictures", "--demo", "four-references")
+    assert "8 pictures in /root/pictures" in told
+
+
 def test_it_is_installed_and_taken_away_there(bare: System) -> None:
     before = bare.files()
     bare.run("/opt/walkscope/install")
