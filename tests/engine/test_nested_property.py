@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from engine import events as ev
 from engine.arch.rights import Access, Kind
 from engine.machine import State
+from engine.machine.access import physical_store
+from engine.machine.guest_view import GuestView
 from engine.machine.intended import intended
 from tests.conftest import scaled
 from tests.engine.kvm_fixture import (
@@ -91,8 +93,6 @@ class Inside:
         self.do(ev.LeaveNested())
         before = self.state
         event = ev.GuestAccess(gpa, Kind.WRITE, self.wide, value)
-        from engine.machine.access import physical_store
-
         self.state = physical_store(before, vm(before), vcpu(before), event)
         assert self.state.effect.livelock is None
         self.promise.changed(before, self.state)
@@ -101,6 +101,14 @@ class Inside:
         self.do(ev.EnterNested(registers))
         if invept or vm(self.state).nested.kind.value == "NPT":  # type: ignore[union-attr]
             self.promise.flush()
+
+    def l2_table_changes(self, nth: int, flips: int) -> None:
+        """Bits of an entry of L2's own tables flip. Nothing mirrors those: what they say counts at once."""
+        view = GuestView(self.state, vm(self.state))
+        entries = [at for at in range(L2_BASE + L2_ROOT, L2_BASE + 0x8000, 8) if view.word(at)]
+        if entries:
+            at = entries[nth % len(entries)]
+            self.do(ev.FillGuestPages(at, ((view.word(at) or 0) ^ flips,)))
 
     def access(self, address: int, kind: Kind, user: bool) -> None:
         registers = msgspec.structs.replace(vcpu(self.state).registers, cpl=3 if user else 0)
@@ -120,8 +128,6 @@ class Inside:
 
 def entries_of(state: State) -> list[tuple[int, int, int]]:
     """(GPA of an entry, its value, its level) of L1's tables for its guest, as a walk of them finds them."""
-    from engine.machine.guest_view import GuestView
-
     second = state.l1_stage(vcpu(state))
     assert second is not None
     view, found = GuestView(state, vm(state)), []
@@ -141,6 +147,7 @@ def entries_of(state: State) -> list[tuple[int, int, int]]:
     return found
 
 
+L2_FLIPS = (1, 2, 4, 0x60, 0x1000, 0x80, 1 << 63, 1 << 50)
 EDITS = ("flip", "flip", "flip", "move page", "clear", "reserved")
 
 
@@ -167,7 +174,9 @@ def _gives_l2_the_logical_walk(data: Any, vendor: str, l1: str, five: bool, l2: 
         address = data.draw(st.sampled_from(inside.addresses))
         kind, user = data.draw(st.sampled_from((READ, WRITE, FETCH))), data.draw(st.booleans())
         inside.access(address, kind, user)
-        match data.draw(st.sampled_from(("write", "write", "zap", "move", "nothing"))):
+        match data.draw(st.sampled_from(("write", "write", "zap", "move", "l2", "nothing"))):
+            case "l2":
+                inside.l2_table_changes(data.draw(st.integers(0, 63)), data.draw(st.sampled_from(L2_FLIPS)))
             case "write":
                 gpa, value = data.draw(edits(entries, vendor == "intel"))
                 if l1 == "PAE" and gpa & ~0x1F == NPT_ROOT:
