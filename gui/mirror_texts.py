@@ -73,9 +73,12 @@ def cost(mirror: Mirror) -> str:
             "{bare} at L1's depth"
         ),
     }[nested, bool(extra)]  # fmt: skip
+    above = str(len(mirror.guest))
+    if not mirror.is_whole:
+        above = translate("Mirror", "over {count}").format(count=above)
     return text.format(
-        above=len(mirror.guest), below=len(mirror.shadow), extra=extra, references=mirror.references, bare=mirror.bare
-    )
+        above=above, below=len(mirror.shadow), extra=extra, references=mirror.references, bare=mirror.bare
+    )  # fmt: skip
 
 
 def only_for_depth(mirror: Mirror) -> str:

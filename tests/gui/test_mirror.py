@@ -156,10 +156,10 @@ def test_choosing_an_entry_marks_its_counterpart_and_the_inspector_names_both(sh
     assert "Mirrors <a" in inspector.beside.text()
     assert "L1's NPT12 PT entry 17</a>: out of date" in inspector.beside.text()
     inspector.beside.linkActivated.emit("0")
+    qtbot.waitUntil(lambda: inspector.title.text() == "L1's NPT12 PT entry 17")
     marked = view.canvas.marked
     assert marked is not None
     assert (marked.tree, marked.path, marked.slot) == (0, stale.above, stale.above_slot)
-    assert inspector.title.text() == "L1's NPT12 PT entry 17"
     assert inspector.value.text() == "0x0000_0000_0060_0067"
     assert "Mirrored by <a" in inspector.beside.text()
 
