@@ -62,6 +62,12 @@ def cost(mirror: Mirror) -> str:
             else translate("Mirror", "The guest has {above} tables, and KVM has mirrored none of them yet")
         )  # fmt: skip
         return text.format(above=len(mirror.guest))
+    parked = {
+        False: translate("Mirror", "L1: {above} tables. L0: {below}. Not walked while L1 runs"),
+        True: translate(
+            "Mirror", "L1: {above} tables. L0: {below}, {extra} for its depth alone. Not walked while L1 runs"
+        ),
+    }
     text = {
         (False, False): translate("Mirror", "Guest: {above} tables. KVM: {below}. {references} references a walk"),
         (False, True): translate(
@@ -73,6 +79,8 @@ def cost(mirror: Mirror) -> str:
             "{bare} at L1's depth"
         ),
     }[nested, bool(extra)]  # fmt: skip
+    if mirror.is_parked:
+        text = parked[bool(extra)]
     above = str(len(mirror.guest))
     if not mirror.is_whole:
         above = translate("Mirror", "over {count}").format(count=above)

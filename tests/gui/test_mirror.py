@@ -352,3 +352,18 @@ def test_another_address_keeps_the_mirror(show) -> None:  # type: ignore[no-unty
     assert document.mirror is found
     document.go_to_step(18)
     assert document.mirror is not found
+
+
+def test_while_l1_runs_its_guests_tables_are_shown_and_not_walked(show) -> None:  # type: ignore[no-untyped-def]
+    """The walk of an address of L1 goes through other tables of L0's, of the same depth."""
+    document = document_at(FOUR, 18)
+    view = show(document)
+    document.ask(Query(0x4_2088, cpl=0))
+    assert document.hardware is not None
+    assert document.hardware.ok
+    assert pair_of(view).mirror.is_parked
+    assert view.bar.cost.text() == "L1: 4 tables. L0: 6, 1 for its depth alone. Not walked while L1 runs"
+    assert pair_of(view).trees[1].walked == ()
+    one = wire(pair_of(view), 1)
+    view.canvas.walk_to(1, one.below, one.slot)
+    assert document.query == Query(0x4_2088, cpl=0)
