@@ -102,25 +102,26 @@ def lacks(mirror: Mirror, level: Level) -> str:
     return translate("Mirror", "L1 has no {table}").format(table=level.name)
 
 
-def tag(mirror: Mirror, table: ShadowTable) -> str:
-    """What is particular about a table, in a word or two; '' where nothing is."""
-    if table.kind is TableKind.DIRECT:
-        return translate("Mirror", "direct")
-    if table.kind is TableKind.PASSTHROUGH:
-        return translate("Mirror", "passthrough")
+def tags(mirror: Mirror, table: ShadowTable) -> tuple[str, ...]:
+    """What is particular about a table, in a word or two, and in less; none where nothing is."""
+    named = {
+        TableKind.DIRECT: translate("Mirror", "direct"),
+        TableKind.PASSTHROUGH: translate("Mirror", "passthrough"),
+        TableKind.OTHER_LEVEL: translate("Mirror", "other level"),
+        TableKind.EMPTY: translate("Mirror", "dummy root"),
+    }
+    if table.unsync:
+        return (translate("Mirror", "out of sync"),)
     if table.kind.is_special:
-        return table.kind.value
-    if table.kind is TableKind.OTHER_LEVEL:
-        return translate("Mirror", "other level")
-    if table.kind is TableKind.EMPTY:
-        return translate("Mirror", "dummy root")
-    if len(mirror.above.levels) == 2 and table.role is not None:
-        text = (
-            translate("Mirror", "quarter {number}/4") if table.level.level == 2
-            else translate("Mirror", "half {number}/2")
-        )  # fmt: skip
-        return text.format(number=table.role.quadrant + 1)
-    return ""
+        return (table.kind.value,)
+    if table.kind in named:
+        return (named[table.kind],)
+    if len(mirror.above.levels) != 2 or table.role is None:
+        return ()
+    is_quarter = table.level.level == 2
+    text = translate("Mirror", "quarter {part}") if is_quarter else translate("Mirror", "half {part}")
+    part = f"{table.role.quadrant + 1}/{4 if is_quarter else 2}"
+    return text.format(part=part), part
 
 
 def table_sentence(mirror: Mirror, table: ShadowTable) -> str:

@@ -293,7 +293,7 @@ def test_a_write_to_l1s_entry_is_seen_at_once(show) -> None:  # type: ignore[no-
 def test_tables_say_what_they_are_for() -> None:
     found = document_at(THIRTY_TWO, 16).mirror
     assert isinstance(found, Mirror)
-    assert [mirror_texts.tag(found, table) for table in found.shadow] == [
+    assert [mirror_texts.tags(found, table)[0] for table in found.shadow] == [
         "pml5_root", "pml4_root", "pae_root", "quarter 1/4", "quarter 2/4", "quarter 3/4", "quarter 4/4", "half 1/2",
         "direct",
     ]  # fmt: skip
