@@ -62,6 +62,12 @@ def cost(mirror: Mirror) -> str:
             else translate("Mirror", "The guest has {above} tables, and KVM has mirrored none of them yet")
         )  # fmt: skip
         return text.format(above=len(mirror.guest))
+    parked = {
+        False: translate("Mirror", "L1: {above} tables. L0: {below}. Not walked while L1 runs"),
+        True: translate(
+            "Mirror", "L1: {above} tables. L0: {below}, {extra} for its depth alone. Not walked while L1 runs"
+        ),
+    }
     text = {
         (False, False): translate("Mirror", "Guest: {above} tables. KVM: {below}. {references} references a walk"),
         (False, True): translate(
@@ -73,9 +79,14 @@ def cost(mirror: Mirror) -> str:
             "{bare} at L1's depth"
         ),
     }[nested, bool(extra)]  # fmt: skip
+    if mirror.is_parked:
+        text = parked[bool(extra)]
+    above = str(len(mirror.guest))
+    if not mirror.is_whole:
+        above = translate("Mirror", "over {count}").format(count=above)
     return text.format(
-        above=len(mirror.guest), below=len(mirror.shadow), extra=extra, references=mirror.references, bare=mirror.bare
-    )
+        above=above, below=len(mirror.shadow), extra=extra, references=mirror.references, bare=mirror.bare
+    )  # fmt: skip
 
 
 def only_for_depth(mirror: Mirror) -> str:
@@ -91,25 +102,26 @@ def lacks(mirror: Mirror, level: Level) -> str:
     return translate("Mirror", "L1 has no {table}").format(table=level.name)
 
 
-def tag(mirror: Mirror, table: ShadowTable) -> str:
-    """What is particular about a table, in a word or two; '' where nothing is."""
-    if table.kind is TableKind.DIRECT:
-        return translate("Mirror", "direct")
-    if table.kind is TableKind.PASSTHROUGH:
-        return translate("Mirror", "passthrough")
+def tags(mirror: Mirror, table: ShadowTable) -> tuple[str, ...]:
+    """What is particular about a table, in a word or two, and in less; none where nothing is."""
+    named = {
+        TableKind.DIRECT: translate("Mirror", "direct"),
+        TableKind.PASSTHROUGH: translate("Mirror", "passthrough"),
+        TableKind.OTHER_LEVEL: translate("Mirror", "other level"),
+        TableKind.EMPTY: translate("Mirror", "dummy root"),
+    }
+    if table.unsync:
+        return (translate("Mirror", "out of sync"),)
     if table.kind.is_special:
-        return table.kind.value
-    if table.kind is TableKind.OTHER_LEVEL:
-        return translate("Mirror", "other level")
-    if table.kind is TableKind.EMPTY:
-        return translate("Mirror", "dummy root")
-    if len(mirror.above.levels) == 2 and table.role is not None:
-        text = (
-            translate("Mirror", "quarter {number}/4") if table.level.level == 2
-            else translate("Mirror", "half {number}/2")
-        )  # fmt: skip
-        return text.format(number=table.role.quadrant + 1)
-    return ""
+        return (table.kind.value,)
+    if table.kind in named:
+        return (named[table.kind],)
+    if len(mirror.above.levels) != 2 or table.role is None:
+        return ()
+    is_quarter = table.level.level == 2
+    text = translate("Mirror", "quarter {part}") if is_quarter else translate("Mirror", "half {part}")
+    part = f"{table.role.quadrant + 1}/{4 if is_quarter else 2}"
+    return text.format(part=part), part
 
 
 def table_sentence(mirror: Mirror, table: ShadowTable) -> str:

@@ -138,6 +138,7 @@ class Mirror(msgspec.Struct, frozen=True):
     ``below``: KVM's tables, at the depth that it gave them. ``nested``: whose tables are mirrored: L1's NPT or EPT, or
     the guest's own (None). ``guest`` and ``shadow``: from the roots down. ``is_whole``: no table of the guest's is
     left out. ``references``: of a walk to a 4-KiB page by the hardware, and ``bare``: were there no extra levels.
+    ``is_parked``: the hypervisor in the guest runs itself, so that no processor walks these tables now: both are 0.
     """
 
     above: Paging
@@ -149,6 +150,7 @@ class Mirror(msgspec.Struct, frozen=True):
     is_whole: bool
     references: int
     bare: int
+    is_parked: bool = False
 
     @property
     def extra(self) -> tuple[ShadowTable, ...]:
@@ -194,7 +196,8 @@ def mirror(state: State, vm: int = 0, vcpu: int = 0) -> Mirror | Refusal:
     reader = _Reader(state, owner, cpu, what, guest)
     return Mirror(
         above, below, nested, guest, *reader.read(below.levels), is_whole,
-        *_references(state, cpu, len(above.levels), len(below.levels)),
+        *(_references(state, cpu, len(above.levels), len(below.levels)) if cpu is running else (0, 0)),
+        cpu is not running,
     )  # fmt: skip
 
 

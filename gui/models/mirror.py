@@ -76,8 +76,8 @@ def pair(
             (n, step) for n, step in enumerate(steps)
             if step.stage is below and (below is Stage.ONE or step.row == row)
         ]  # fmt: skip
-        if own and own[0][1].level != mirror.below.levels[0]:
-            own = []  # the processor reads these tables in another depth: its walk goes through what they are not
+        if mirror.is_parked or (own and own[0][1].level != mirror.below.levels[0]):
+            own = []  # the processor walks other tables, or reads these in another depth
         wanted = opened | _spread(tables, mirror.below, below, lambda name, level: True)
         trees.append(grow(tables, mirror.below, below, own, reference, wanted, identity))
     shown = tuple(msgspec.structs.replace(tree, mirror=mirror) for tree in trees)

@@ -41,10 +41,7 @@ def look_of(tree: Tree, node: Node) -> Look:
     table = tree.mirror.shadow_at(node.address)
     if table is None:
         return PLAIN
-    tag = mirror_texts.tag(tree.mirror, table)
-    if table.unsync:
-        tag = mirror_texts.translate("Mirror", "out of sync")
-    return Look(tag, table.unsync, table.extra)
+    return Look(mirror_texts.tags(tree.mirror, table), table.unsync, table.extra)
 
 
 def paint_gaps(painter: QPainter, layout: Layout, wiring: Wiring, exposed: QRectF) -> None:

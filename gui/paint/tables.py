@@ -1,7 +1,7 @@
 """Tables as strips of slots, so that occupancy is seen and not read."""
 
 import msgspec
-from PySide6.QtCore import QRectF, Qt
+from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtGui import QBrush, QPainter, QPen
 
 from engine.arch.addresses import grouped
@@ -9,7 +9,18 @@ from engine.arch.walk import Rule
 from gui.explain import translate
 from gui.models.hierarchy import Node
 from gui.paint.layout import Card
-from gui.paint.marks import CENTER, RIGHT, SMALL, card, draw_text, fill_rect, level_title, line_height, text_width
+from gui.paint.marks import (
+    CENTER,
+    RIGHT,
+    SMALL,
+    card,
+    draw_text,
+    fill_rect,
+    level_title,
+    line_height,
+    text_width,
+    warning,
+)
 from gui.theme import GRID, Outcome, mono_font, theme, ui_font
 
 SEPARATED = 5.0
@@ -19,10 +30,10 @@ OCCUPIED, LONELY, DIMMED = 0.55, 0.9, 0.4
 
 
 class Look(msgspec.Struct, frozen=True):
-    """What is particular about a table: ``tag`` stands beside its name, as a warning where it ``warns``; ``extra``:
-    it is hatched."""
+    """What is particular about a table: of ``tags``, longest first, the first that fits stands beside its name, as a
+    warning where it ``warns``; ``extra``: it is hatched."""
 
-    tag: str = ""
+    tags: tuple[str, ...] = ()
     warns: bool = False
     extra: bool = False
 
@@ -118,11 +129,8 @@ def _texts(painter: QPainter, table: Card, exposed: QRectF, selected: int | None
     after = level_title(painter, title, node.level.level, node.level.name, None, scale)
     note = _note(table)
     small = mono_font(SMALL)
-    if look.tag:
-        face, room = ui_font(SMALL), title.right() - after - 2 * GRID
-        place = QRectF(after + 1.5 * GRID, title.top(), room, title.height())
-        draw_text(painter, place, look.tag, face, t.hazard_text if look.warns else t.muted)
-        after = min(title.right(), place.left() + text_width(look.tag, face))
+    if look.tags:
+        after = _tag(painter, title, after, look)
     if title.right() - after - GRID >= text_width(note, small):
         draw_text(
             painter, QRectF(after, title.top(), title.right() - after, title.height()), note, small, t.muted, RIGHT
@@ -134,6 +142,20 @@ def _texts(painter: QPainter, table: Card, exposed: QRectF, selected: int | None
         place.setLeft(place.right() - text_width(count, small) - 1)
         if place.left() > strip.left() and not any(place.adjusted(-GRID, 0, 0, 0).intersects(other) for other in taken):
             draw_text(painter, place, count, small, t.muted, RIGHT)
+
+
+def _tag(painter: QPainter, title: QRectF, after: float, look: Look) -> float:
+    """A table's tag from x ``after`` on, or the triangle of a warning that has no room; gives the x after it."""
+    face, left = ui_font(SMALL), after + 1.5 * GRID
+    text = next((tag for tag in look.tags if left + text_width(tag, face) <= title.right()), "")
+    place = QRectF(left, title.top(), title.right() - left, title.height())
+    if text:
+        draw_text(painter, place, text, face, theme().hazard_text if look.warns else theme().muted)
+        return left + text_width(text, face)
+    if look.warns and place.width() > 2 * GRID:
+        warning(painter, QPointF(left + GRID, title.center().y()))
+        return left + 2 * GRID
+    return after
 
 
 def _numbers(painter: QPainter, table: Card, exposed: QRectF, selected: int | None) -> list[QRectF]:

@@ -69,7 +69,8 @@ class InspectorView(QWidget):
         self.beside.setTextFormat(Qt.TextFormat.RichText)
         self.beside.setTextInteractionFlags(Qt.TextInteractionFlag.TextBrowserInteraction)
         self.beside.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.beside.linkActivated.connect(self._on_beside)
+        # Queued: the label's text changes with the selection, and not while it is being clicked.
+        self.beside.linkActivated.connect(self._on_beside, Qt.ConnectionType.QueuedConnection)
         self._why_heading.setText(self.tr("Why"))
         self._raw_heading.setText(self.tr("Bytes of the table"))
         head = QHBoxLayout()

@@ -257,7 +257,7 @@ class HierarchyCanvas(QAbstractScrollArea):
         """Walk the first address that an entry translates."""
         shown = self._trees[tree]
         node = shown.node(path)
-        if node is None:
+        if node is None or not _is_walked(shown):
             return
         query = self._document.query or Query(0, READ, self._document.state.registers.cpl)
         address = shown.shown_address(node.input_address(slot))
@@ -444,8 +444,9 @@ class HierarchyCanvas(QAbstractScrollArea):
         if node.rule(slot) is Rule.TABLE:
             menu.addAction(self.tr("Open its table"), lambda: self.follow(card.tree, node.path, slot))
         address = grouped(self._trees[card.tree].shown_address(node.input_address(slot)))
-        text = self.tr("Walk {address}").format(address=address)
-        menu.addAction(text, lambda: self.walk_to(card.tree, node.path, slot))
+        if _is_walked(self._trees[card.tree]):
+            text = self.tr("Walk {address}").format(address=address)
+            menu.addAction(text, lambda: self.walk_to(card.tree, node.path, slot))
         for tree, path, other in self._partners(card.tree, node.path, slot)[:MANY]:
             beyond = self._trees[tree].node(path)
             assert beyond is not None
@@ -521,6 +522,11 @@ class HierarchyCanvas(QAbstractScrollArea):
         elif len(self._trees) > 1:
             other = 1 - marked.tree
             self.choose(other, (), self._trees[other].nodes[0].occupied(-1, True) or 0)
+
+
+def _is_walked(tree: Tree) -> bool:
+    """Whether a processor would walk the tree now: not while a hypervisor runs in place of its guest."""
+    return tree.mirror is None or not tree.mirror.is_parked
 
 
 def _distance(rect: QRectF, point: QPointF) -> float:

@@ -365,3 +365,19 @@ def test_a_self_mapped_guest_table_is_listed_once_a_level() -> None:
     found = made(after(state, ev.GuestAccess(0)))
     assert [(table.level.level, table.gpa) for table in found.guest] == [(n, 0x1000) for n in (4, 3, 2, 1)]
     assert found.is_whole
+
+
+def test_of_a_guest_with_thousands_of_tables_all_mirrored_ones_are_listed_and_some_others() -> None:
+    """A directory whose 512 entries name a table each; the guest has used the last."""
+    state = play(*booted(amd(), npt=False), *VM, slot(0, 16 * MIB))
+    tables = tuple((0x10_0000 + n * 0x1000) | 0x67 for n in range(512))
+    state = after(
+        state, ev.FillGuestPages(0x1000, (0x2067,)), ev.FillGuestPages(0x2000, (0x3067,)),
+        ev.FillGuestPages(0x3000, tables), ev.FillGuestPages(0x10_0000 + 511 * 0x1000, (0x4067,)),
+        ev.SetGuestRegisters(guest("4-level", 0x1000)), ev.GuestAccess(511 << 21),
+    )  # fmt: skip
+    found = made(state)
+    assert not found.is_whole
+    assert found.guest_at(0x10_0000 + 511 * 0x1000, 1) is not None
+    assert 250 < len(found.guest) < 300
+    assert found.count(Status.STALE) == 0

@@ -156,10 +156,10 @@ def test_choosing_an_entry_marks_its_counterpart_and_the_inspector_names_both(sh
     assert "Mirrors <a" in inspector.beside.text()
     assert "L1's NPT12 PT entry 17</a>: out of date" in inspector.beside.text()
     inspector.beside.linkActivated.emit("0")
+    qtbot.waitUntil(lambda: inspector.title.text() == "L1's NPT12 PT entry 17")
     marked = view.canvas.marked
     assert marked is not None
     assert (marked.tree, marked.path, marked.slot) == (0, stale.above, stale.above_slot)
-    assert inspector.title.text() == "L1's NPT12 PT entry 17"
     assert inspector.value.text() == "0x0000_0000_0060_0067"
     assert "Mirrored by <a" in inspector.beside.text()
 
@@ -293,7 +293,7 @@ def test_a_write_to_l1s_entry_is_seen_at_once(show) -> None:  # type: ignore[no-
 def test_tables_say_what_they_are_for() -> None:
     found = document_at(THIRTY_TWO, 16).mirror
     assert isinstance(found, Mirror)
-    assert [mirror_texts.tag(found, table) for table in found.shadow] == [
+    assert [mirror_texts.tags(found, table)[0] for table in found.shadow] == [
         "pml5_root", "pml4_root", "pae_root", "quarter 1/4", "quarter 2/4", "quarter 3/4", "quarter 4/4", "half 1/2",
         "direct",
     ]  # fmt: skip
@@ -352,3 +352,18 @@ def test_another_address_keeps_the_mirror(show) -> None:  # type: ignore[no-unty
     assert document.mirror is found
     document.go_to_step(18)
     assert document.mirror is not found
+
+
+def test_while_l1_runs_its_guests_tables_are_shown_and_not_walked(show) -> None:  # type: ignore[no-untyped-def]
+    """The walk of an address of L1 goes through other tables of L0's, of the same depth."""
+    document = document_at(FOUR, 18)
+    view = show(document)
+    document.ask(Query(0x4_2088, cpl=0))
+    assert document.hardware is not None
+    assert document.hardware.ok
+    assert pair_of(view).mirror.is_parked
+    assert view.bar.cost.text() == "L1: 4 tables. L0: 6, 1 for its depth alone. Not walked while L1 runs"
+    assert pair_of(view).trees[1].walked == ()
+    one = wire(pair_of(view), 1)
+    view.canvas.walk_to(1, one.below, one.slot)
+    assert document.query == Query(0x4_2088, cpl=0)
