@@ -73,7 +73,8 @@ class Claim(_Value, frozen=True):
 class Stop(_Value, frozen=True):
     """``name``: what fields of other stops call this one. ``beside``: a second view; '' for none.
 
-    ``logical``: of a nested guest the logical walk is looked at. ``reference``: the number (from 0) of the lit step of
+    ``logical``: of a nested guest the logical walk is looked at. ``walked``: where KVM mirrors tables, the hierarchy is
+    of those that the hardware walks, not of both sides. ``reference``: the number (from 0) of the lit step of
     the walk, None: its last. ``entry``: what is selected, where that is not the lit reference. ``a``, ``b``: what is
     compared, None: what follows the step. ``zoom`` in percent of the whole picture, about what is selected. ``answer``
     is to ``question``; ``notes`` are for the speaker alone.
@@ -86,6 +87,7 @@ class Stop(_Value, frozen=True):
     beside: View | Literal[""] = ""
     look: Look | None = None
     logical: bool = False
+    walked: bool = False
     reference: Annotated[int, msgspec.Meta(ge=0, le=1000)] | None = None
     entry: Entry | None = None
     a: Moment | None = None

@@ -94,6 +94,7 @@ class Document(QObject):
         self._hardware: Walk | Refusal | None = None
         self._logical: Walk | Refusal | None = None
         self._is_logical = False
+        self._wants_mirror = True
         self._mirror: tuple[State, int, int, Mirror | Refusal] | None = None
         """The last `mirror`, with the state, the VM and the vCPU that it is of."""
         self._reference: int | None = None
@@ -289,6 +290,18 @@ class Document(QObject):
             self._is_logical = on
             if self.logical is not None:
                 self._refresh(Change.WALK)
+
+    @property
+    def wants_mirror(self) -> bool:
+        """Whether what KVM mirrors shall stand above its own tables, where it mirrors any, and not the tables that the
+        hardware walks."""
+        return self._wants_mirror
+
+    def show_mirror(self, on: bool) -> None:
+        """Show both sides of a mirror, where there is one, or the tables that the hardware walks."""
+        if on != self._wants_mirror:
+            self._wants_mirror = on
+            self.changed.emit(Change.WALK | Change.REFERENCE)
 
     @property
     def mirror(self) -> Mirror | Refusal:

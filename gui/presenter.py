@@ -209,7 +209,8 @@ class Presenter(QWidget):
         self.said.show_stop(self._number, len(self.demo.stops), demo, title, text, question, answer)
         self.event_line.show_text(self._event(self.document.step))
         coming = self.demo.stops[self._number + 1] if self._number + 1 < len(self.demo.stops) else None
-        self.notes.show_stop(title, self._filled(stop, stop.notes), coming.title if coming else "")
+        then = self._filled(coming, coming.title) if coming else ""
+        self.notes.show_stop(title, self._filled(stop, stop.notes), then)
 
     def _filled(self, stop: Stop, text: str) -> str:
         """The text with its fields; with what is wrong where one cannot be filled."""

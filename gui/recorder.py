@@ -40,12 +40,13 @@ class Recorder:
         written = []
         for number, stop in enumerate(scenario.demo.stops):
             presenter.go_to(number)
+            title = _plain(presenter.said.title.text())
             rest(FIRST_LOOK if "findings" in (stop.view, stop.beside) else REST)
-            written.append(self._write(presenter, folder / f"{number + 1:02}-{_plain(stop.title)}.png"))
+            written.append(self._write(presenter, folder / f"{number + 1:02}-{title}.png"))
             if presenter.said.waits:
                 presenter.next()
                 rest(REST)
-                written.append(self._write(presenter, folder / f"{number + 1:02}b-{_plain(stop.title)}.png"))
+                written.append(self._write(presenter, folder / f"{number + 1:02}b-{title}.png"))
         presenter.close()
         presenter.deleteLater()
         return written
@@ -73,5 +74,5 @@ def _live(milliseconds: int) -> None:
 
 
 def _plain(title: str) -> str:
-    """``title`` as a part of a file's name."""
+    """A title, as it is shown, as a part of a file's name."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60] or "stop"

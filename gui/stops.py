@@ -1,9 +1,11 @@
 """A stop of a demo on the screen, and the screen as a stop."""
 
+from engine.arch.paging import Level
 from engine.arch.rights import Access
 from engine.arch.walk import Stage
 from engine.demo import WHOLE, Entry, Look, Moment, Stop, View
 from engine.machine import Refusal
+from engine.machine.mirror import Mirror
 from gui.document import Document, Query, Selection
 from gui.pins import Pin
 
@@ -15,6 +17,7 @@ def show(document: Document, stop: Stop) -> None:
     document.pin_b(*_place(stop.b, document.last_step))
     document.ask(_query(stop.look) if stop.look else None)
     document.show_logical(stop.logical)
+    document.show_mirror(not stop.walked)
     if stop.look is None:
         document.select(None)
     walk = document.walk
@@ -36,6 +39,7 @@ def take(document: Document, view: View, zoom: int = WHOLE) -> Stop:
         view=view,
         look=_look(document.query) if document.query else None,
         logical=document.is_logical,
+        walked=isinstance(document.mirror, Mirror) and not document.wants_mirror,
         reference=None if is_last else lit,
         entry=_entry(document),
         a=_moment(pinned.a),
@@ -62,14 +66,25 @@ def _look(query: Query) -> Look:
 
 
 def _selection(document: Document, entry: Entry) -> Selection | None:
-    """None where no table of this kind is walked at the stop."""
-    stages = document.stages
+    """None where no table of this kind is walked or mirrored at the stop."""
+    level = _level(document, entry)
+    return Selection(entry.stage, level, entry.table, entry.index) if level is not None else None
+
+
+def _level(document: Document, entry: Entry) -> Level | None:
+    """How the entry is read: tables of two sides of a mirror can be of two formats."""
+    mirror, stages = document.mirror, document.stages
+    if isinstance(mirror, Mirror):
+        known = [(table.hpa, table.level) for table in mirror.guest]
+        known += [(table.hpa, table.level) for table in mirror.shadow]
+        found = next((level for hpa, level in known if (hpa, level.level) == (entry.table, entry.level)), None)
+        if found is not None:
+            return found
     if isinstance(stages, Refusal):
         return None
     nested = entry.stage is Stage.NESTED
     paging = stages.second.paging if nested and stages.second else stages.first
-    level = next((level for level in paging.levels if level.level == entry.level), None)
-    return Selection(entry.stage, level, entry.table, entry.index) if level is not None else None
+    return next((level for level in paging.levels if level.level == entry.level), None)
 
 
 def _entry(document: Document) -> Entry | None:

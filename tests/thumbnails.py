@@ -19,7 +19,7 @@ SIZE = QSize(456, 256)
 COVERS = {
     "npt-depth": 4, "ept-depth": 3, "amd-4-to-5": 3, "amd-5-to-4": 3, "intel-mode-change": 6, "two-modes": 4,
     "linux-5.12": 4, "why-forced": 3, "kernel-versions": 1, "whose-fault": 5, "accessed-and-dirty": 1,
-    "shadow-paging": 2, "nested-npt": 2, "nested-ept": 2,
+    "shadow-paging": 6, "l1-npt": 2, "nested-ept": 4,
 }  # fmt: skip
 """The number (from 1) of the stop that is pictured, where it is not the first."""
 

@@ -174,10 +174,11 @@ def _move_vcpu(state: State, event: ev.MoveVcpu, images: Images) -> Result:
     if refused is not None:
         return refused
     assert state.host is not None
+    nested = state.module is not None and state.module.tdp_enabled
     if state.host.vendor is Vendor.AMD:
-        how = ("pre_svm_run()", "a new ASID; nCR3 stays")
+        how = ("pre_svm_run()", f"a new ASID; {'nCR3' if nested else 'CR3'} stays")
     else:
-        how = ("vmx_vcpu_load_vmcs()", "VMCLEAR, VMPTRLD; the EPTP stays")
+        how = ("vmx_vcpu_load_vmcs()", f"VMCLEAR, VMPTRLD; {'the EPTP' if nested else 'CR3'} stays")
     moved = state.with_vm(vm.with_vcpu(msgspec.structs.replace(vcpu, pcpu=event.pcpu)))
     return msgspec.structs.replace(moved, effect=did(how))
 

@@ -20,6 +20,7 @@ from engine.arch.walk import Stage, Step, Walk
 from engine.effects.compare import EXPOSES, Class
 from engine.effects.findings import Severity
 from engine.kvm.module import would_capture
+from engine.machine.mirror import Status
 from engine.narration.scene import Absent, Scene
 
 Value = int | str
@@ -176,6 +177,13 @@ def _growth(scene: Scene) -> str:
     return ", ".join(f"{name} +{n}" for name, n in scene.effect.livelock.growth.items())
 
 
+def _dropped(scene: Scene) -> int:
+    emulated = scene.effect.emulated
+    if emulated is None or emulated.tracked is None:
+        raise Absent("the step writes to nothing that KVM mirrors and protects")
+    return emulated.tracked.entries
+
+
 def _loaded(scene: Scene) -> int:
     if scene.effect.loaded is None:
         raise Absent("nothing was loaded, or what was is not known")
@@ -263,6 +271,8 @@ GROUPS: dict[str, tuple[Field, ...]] = {
             lambda s: s.last_walk.references),
         Field("access-outcome", "what the step's access comes to, in a word",
             lambda s: _word(s.last_walk.outcome), as_it_is),
+        Field("access-code", "error code, EXITINFO1 or qualification of the last walk of the step's access",
+            lambda s: _code(s.last_walk.outcome), in_hex),
         Field("endless", "yes, where it is proved that the step's access never ends; no",
             lambda s: "yes" if s.effect.livelock else "no", as_it_is),
         Field("round", "exits of one round of an access that never ends", _round),
@@ -270,8 +280,6 @@ GROUPS: dict[str, tuple[Field, ...]] = {
         Field("loaded", "the value that the step's access loaded", _loaded, in_hex),
         Field("event-fault", "the fault that the step's event raises, or why the guest is not entered",
             _event_fault, as_it_is),
-        Field("reflected", "yes, where the step's access ends in an exit to the hypervisor inside the VM; no",
-            lambda s: "yes" if s.effect.reflected else "no", as_it_is),
         Field("note", "what is noted of the step's event", _note, as_it_is),
         Field("refused", "why the step's event did not happen; empty where it did", lambda s: s.refused, as_it_is),
         Field("answer", "KVM's answer to the access, in words", lambda s: s.answer.value, as_it_is),
@@ -284,13 +292,6 @@ GROUPS: dict[str, tuple[Field, ...]] = {
         Field("built-levels", "levels of the nested tables, as KVM built them", lambda s: s.root.role.level),
         Field("root", "the root of the vCPU's nested tables", lambda s: s.root.hpa, in_hex),
         Field("kvm-tables", "pages that KVM uses for nested tables of the VM", lambda s: s.kvm_tables),
-        Field("mirrored-tables", "of those the pages that mirror a table of the guest's, or of its hypervisor's",
-            lambda s: s.mirrored),
-        Field("special-roots", "the special roots that the vCPU's root leads through, from the top down; or none",
-            lambda s: " > ".join(s.special_roots) or "none", as_it_is),
-        Field("l1-levels", "levels of the tables that the hypervisor inside the VM built for its guest",
-            lambda s: len(s.l1.paging.levels)),
-        Field("l1-format", "the format of those tables", lambda s: s.l1.name, as_it_is),
         Field("guest-maxphyaddr", "MAXPHYADDR that the guest is told", lambda s: s.vcpu.cpuid.maxphyaddr),
         Field("host-levels", "levels that the host's kernel was booted with", lambda s: s.host.levels),
         Field("vcpu-pcpu", "the number of the pCPU that the vCPU is on", lambda s: s.vcpu.pcpu),
@@ -299,6 +300,42 @@ GROUPS: dict[str, tuple[Field, ...]] = {
         Field("pcpu1-levels", "levels of pCPU 1", lambda s: s.pcpu(1).levels),
         Field("pcpu1-lost", "why pCPU 1 can execute nothing any more; empty while it can",
             lambda s: s.pcpu(1).lost, as_it_is),
+    ),
+    "What KVM mirrors, and a hypervisor inside the VM": (
+        Field("mirrored-tables", "pages of KVM's that mirror a table of the guest's, or of its hypervisor's",
+            lambda s: s.mirrored),
+        Field("above-tables", "tables of the guest's, or of its hypervisor's, that KVM's stand for",
+            lambda s: len(s.mirror.guest)),
+        Field("shadow-tables", "tables that KVM made of them, special roots among them",
+            lambda s: len(s.mirror.shadow)),
+        Field("extra-tables", "of those the tables that only the depth of KVM's own asks for",
+            lambda s: len(s.mirror.extra)),
+        Field("special-roots", "the special roots that the vCPU's root leads through, from the top down; or none",
+            lambda s: " > ".join(s.special_roots) or "none", as_it_is),
+        Field("role-word", "the role word of the vCPU's MMU, by which KVM finds a root again",
+            lambda s: s.vcpu.role.word, in_hex),
+        Field("unsync-tables", "page tables of the guest's that it may write without an exit, for now",
+            lambda s: len(s.vm.shadow.unsync)),
+        Field("stale-entries", "entries of KVM's that say something else than what they mirror says now",
+            lambda s: s.mirror.count(Status.STALE)),
+        Field("dropped-entries", "entries of KVM's that went with the step's write to what they mirror", _dropped),
+        Field("l1-captured", "the format that the hypervisor inside the VM captured when it was loaded",
+            lambda s: s.hypervisor.captured, as_it_is),
+        Field("l1-levels", "levels of the hypervisor's tables for its guest, as they are read",
+            lambda s: len(s.l1.paging.levels)),
+        Field("l1-format", "the format that those tables are read in", lambda s: s.l1.name, as_it_is),
+        Field("logical-references", "references of the look as the nested guest and its hypervisor take it to be",
+            lambda s: s.walked(True).references),
+        Field("hardware-references", "references of the look as the hardware makes it",
+            lambda s: s.walked(False).references),
+        Field("reflected", "yes, where the step's access ends in an exit to the hypervisor inside the VM; no",
+            lambda s: "yes" if s.effect.reflected else "no", as_it_is),
+        Field("reflected-exit", "the exit that the hypervisor finds, by name", lambda s: s.reflected.name, as_it_is),
+        Field("reflected-code", "EXITINFO1 or qualification that the hypervisor finds",
+            lambda s: _code(s.reflected.exit), in_hex),
+        Field("reflected-address", "EXITINFO2 or GPA that the hypervisor finds",
+            lambda s: _fault_address(s.reflected.exit), in_hex),
+        Field("reflected-reason", "why there is that exit", lambda s: _reason(s.reflected.exit), as_it_is),
     ),
     "Findings, and what changes from A to B": (
         Field("findings", "findings at this step", lambda s: len(s.findings)),

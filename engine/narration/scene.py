@@ -15,10 +15,12 @@ from engine.errors import InputError
 from engine.host.frames import Owner, Use
 from engine.host.machine import Host, Pcpu
 from engine.kvm.module import Module
+from engine.kvm.nested import Reflected
 from engine.kvm.spte import ADDRESS
-from engine.kvm.vm import Root, Vcpu
+from engine.kvm.vm import NestedModule, Root, Vcpu, Vm
 from engine.machine import Effect, Refusal, State
 from engine.machine.look import HERE, Place, Stages, look, look_logical, stages
+from engine.machine.mirror import Mirror, mirror
 from engine.scenario import Replay
 
 
@@ -67,11 +69,15 @@ class Scene:
 
     @cached_property
     def walk(self) -> Walk:
+        return self.walked(self.stop.logical)
+
+    def walked(self, logical: bool) -> Walk:
+        """The walk of the look, the logical one of a nested guest or the hardware's."""
         what = self.stop.look
         if what is None:
             raise Absent("nothing is walked at this stop")
-        walked = look_logical if self.stop.logical else look
-        found = walked(self.state, what.address, Access(what.kind, what.size), what.place, what.cpl)
+        make = look_logical if logical else look
+        found = make(self.state, what.address, Access(what.kind, what.size), what.place, what.cpl)
         if isinstance(found, Refusal):
             raise Absent(f"nothing can be walked: {found.reason}")
         return found
@@ -119,11 +125,19 @@ class Scene:
         return self.state.module
 
     @property
+    def vm(self) -> Vm:
+        return self._owner[0]
+
+    @property
     def vcpu(self) -> Vcpu:
+        return self._owner[1]
+
+    @property
+    def _owner(self) -> tuple[Vm, Vcpu]:
         found = self.state.vcpu(self.place.vm, self.place.vcpu)
         if isinstance(found, Refusal):
             raise Absent(found.reason)
-        return found[1]
+        return found
 
     @property
     def root(self) -> Root:
@@ -141,6 +155,25 @@ class Scene:
         return found
 
     @property
+    def hypervisor(self) -> NestedModule:
+        if self.vm.nested is None:
+            raise Absent("the VM has loaded no hypervisor")
+        return self.vm.nested
+
+    @cached_property
+    def mirror(self) -> Mirror:
+        found = mirror(self.state, self.place.vm, self.place.vcpu)
+        if isinstance(found, Refusal):
+            raise Absent(found.reason)
+        return found
+
+    @property
+    def reflected(self) -> Reflected:
+        if self.effect.reflected is None:
+            raise Absent("the step's access does not end in an exit to a hypervisor inside the VM")
+        return self.effect.reflected
+
+    @property
     def special_roots(self) -> tuple[str, ...]:
         """The vCPU's special roots that its root leads through, from the top down."""
         tables = self.vcpu.special
@@ -153,8 +186,8 @@ class Scene:
 
     @property
     def mirrored(self) -> int:
-        found = self.state.vcpu(self.place.vm, self.place.vcpu)
-        return 0 if isinstance(found, Refusal) else len(found[0].shadow.pages)
+        found = self.state.vm(self.place.vm)
+        return 0 if isinstance(found, Refusal) else len(found.shadow.pages)
 
     @property
     def kvm_tables(self) -> int:

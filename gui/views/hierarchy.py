@@ -17,7 +17,7 @@ class HierarchyView(QWidget):
         super().__init__(parent)
         self.canvas = HierarchyCanvas(document)
         self.breakdown = AddressBreakdown(document)
-        self.bar = MirrorBar(document, self.canvas, self)
+        self.bar = MirrorBar(document, self)
         self.setFocusProxy(self.canvas)
         self.setAutoFillBackground(True)
         self.setBackgroundRole(QPalette.ColorRole.AlternateBase)

@@ -55,7 +55,6 @@ class HierarchyCanvas(QAbstractScrollArea):
         self._tables = Tables(document.state.memory)
         self._opened: Opened = frozenset()
         self._trees: tuple[Tree, ...] = ()
-        self._wants_mirror = True
         self._pair: Pair | None = None
         self._bundles: tuple[Bundle, ...] = ()
         self._reach = 1
@@ -115,7 +114,7 @@ class HierarchyCanvas(QAbstractScrollArea):
     def _mirrored(self) -> Pair | None:
         """What KVM mirrors beside its tables, where that is wanted and there is any."""
         document = self._document
-        found = document.mirror if self._wants_mirror else None
+        found = document.mirror if document.wants_mirror else None
         if not isinstance(found, Mirror):
             return None
         reference = None if document.is_logical else document.reference
@@ -131,15 +130,6 @@ class HierarchyCanvas(QAbstractScrollArea):
     @property
     def pair(self) -> Pair | None:
         return self._pair
-
-    def show_mirror(self, on: bool) -> None:
-        """Show both sides of a mirror, where there is one, or the tables that the hardware walks."""
-        if on != self._wants_mirror:
-            self._wants_mirror = on
-            self._rebuild()
-            self._mark()
-            self._reveal()
-            self.viewport().update()
 
     def _wiring(self) -> Wiring | None:
         """The lines, with those of the selected entry and of the table under the pointer lit."""

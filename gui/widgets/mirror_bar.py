@@ -7,16 +7,15 @@ from engine.machine.mirror import Mirror
 from gui import mirror_texts
 from gui.document import Change, Document
 from gui.theme import GAP, GRID, MARGIN
-from gui.widgets.hierarchy_canvas import HierarchyCanvas
 from gui.widgets.text_label import TextLabel
 
 
 class MirrorBar(QWidget):
     """Which picture is shown, and what the mirror costs. Gone where nothing is mirrored."""
 
-    def __init__(self, document: Document, canvas: HierarchyCanvas, parent: QWidget | None = None) -> None:
+    def __init__(self, document: Document, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._document, self._canvas = document, canvas
+        self._document = document
         self.mirror, self.walked = QToolButton(), QToolButton()
         choice = QButtonGroup(self)
         for button, text, tip in (
@@ -37,8 +36,8 @@ class MirrorBar(QWidget):
         row.addWidget(self.walked)
         row.addSpacing(GRID)
         row.addWidget(self.cost, 1)
-        self.mirror.clicked.connect(lambda: self._choose(True))
-        self.walked.clicked.connect(lambda: self._choose(False))
+        self.mirror.clicked.connect(lambda: document.show_mirror(True))
+        self.walked.clicked.connect(lambda: document.show_mirror(False))
         document.changed.connect(self._on_change)
         self._show()
 
@@ -49,18 +48,14 @@ class MirrorBar(QWidget):
     def turn(self) -> None:
         """The other picture, where there are two."""
         if not self.isHidden():
-            self._choose(not self._canvas.is_mirror)
-
-    def _choose(self, mirror: bool) -> None:
-        self._canvas.show_mirror(mirror)
-        self._show()
+            self._document.show_mirror(not self._document.wants_mirror)
 
     def _show(self) -> None:
         found = self._document.mirror
         self.setVisible(isinstance(found, Mirror))
         if isinstance(found, Mirror):
-            self.mirror.setChecked(self._canvas.is_mirror)
-            self.walked.setChecked(not self._canvas.is_mirror)
+            self.mirror.setChecked(self._document.wants_mirror)
+            self.walked.setChecked(not self._document.wants_mirror)
             self.cost.setText(mirror_texts.cost(found))
             self.cost.setToolTip(self.cost.text())
 

@@ -21,7 +21,7 @@ from engine.narration.fields import FIELDS
 from engine.narration.narrator import Narrator
 from engine.scenario import Replay, Scenario
 from tests.conftest import ROOT, scaled
-from tests.engine.kvm_fixture import MIB, VM, booted, slot, to
+from tests.engine.kvm_fixture import MIB, VM, booted, guest, slot, to
 
 OTHER = ev.FlushTlb()
 ADDRESS = 0x1000
@@ -193,6 +193,61 @@ def test_the_page_on_demos_has_every_field_with_its_meaning() -> None:
     lines = [f"| `{field.name}` | {field.meaning} |" for field in FIELDS.values()]
     assert [line for line in lines if line not in PAGE] == []
     assert PAGE.count("\n| `") == len(lines)
+
+
+# --- of what KVM mirrors
+
+L1_ROOT, L1_TABLES = 0x20_0000, 0x21_0000
+L2_PAGE = Look(0x4000_0000, cpl=0)
+NESTED = (
+    *booted(five=True), *VM, slot(0, 64 * MIB), ev.SetGuestRegisters(guest("4-level", 0x1000)), ev.Populate(),
+    ev.LoadNestedKvm(L1_ROOT, L1_TABLES), ev.MapNestedPages(0, 16 * MIB, MIB),
+    ev.MapNestedPages(MIB, 17 * MIB, 0x2000, write=False),
+    ev.MapL2Pages(0x1000, 0x2000, L2_PAGE.address, 0x10_0000, 0x2000), ev.EnterNested(guest("4-level", 0x1000)),
+    ev.GuestAccess(L2_PAGE.address), ev.GuestAccess(L2_PAGE.address + 0x1000, ev.Kind.WRITE),
+)  # fmt: skip
+READ_IT, WRITTEN = len(NESTED) - 1, len(NESTED)
+
+
+@pytest.mark.parametrize(
+    ("step", "text", "filled"),
+    [
+        (READ_IT, "{above-tables} {shadow-tables} {extra-tables} {mirrored-tables}", "4 5 1 5"),
+        (READ_IT, "{special-roots} {role-word} {stale-entries} {unsync-tables}", "none 0x6_1705 0 0"),
+        (READ_IT, "{l1-captured} {l1-levels} {l1-format} under {built-levels}", "4-level 4 4-level NPT under 5"),
+        (READ_IT, "{logical-references} {hardware-references} {references}", "149 29 29"),
+        (READ_IT, "{reflected}", "no"),
+        (WRITTEN, "{reflected} {reflected-exit} {reflected-reason}", "yes #NPF rights"),
+        (WRITTEN, "{access-code} {reflected-code} {reflected-address}", "0x1_0000_0006 0x1_0000_0007 0x10_1000"),
+    ],
+)
+def test_a_text_tells_of_a_hypervisor_in_the_guest(step: int, text: str, filled: str) -> None:
+    """At the end L2 writes to a page that L1 maps read-only, and L0 has not mirrored: L1 is told of the first alone."""
+    stop = Stop(step, look=L2_PAGE)
+    assert Narrator(Replay(Scenario(events=NESTED), Library()), Demo(stops=(stop,))).fill(stop, text) == filled
+
+
+def test_the_logical_walk_counts_l0s_references_on_top() -> None:
+    stop = Stop(READ_IT, look=L2_PAGE, logical=True)
+    narrator = Narrator(Replay(Scenario(events=NESTED), Library()), Demo(stops=(stop,)))
+    assert narrator.fill(stop, "{references} = {guest-references} + {nested-references} + {host-references}") == (
+        "149 = 4 + 20 + 125"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stop", "field", "says"),
+    [
+        (Stop(SOUND, look=HERE), "above-tables", "KVM mirrors nothing here"),
+        (Stop(SOUND, look=HERE), "dropped-entries", "writes to nothing that KVM mirrors"),
+        (Stop(SOUND, look=HERE), "l1-captured", "has loaded no hypervisor"),
+        (Stop(SOUND, look=HERE), "logical-references", "No nested guest runs here"),
+        (Stop(SOUND, look=HERE), "reflected-code", "does not end in an exit to a hypervisor"),
+    ],
+)
+def test_what_is_not_mirrored_is_told_so(stop: Stop, field: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        told(stop).value(stop, field)
 
 
 # --- claims

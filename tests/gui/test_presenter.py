@@ -14,15 +14,19 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from engine import events as ev
+from engine.cli.run import read_scenario
 from engine.demo import Demo, Stop
 from engine.memory.library import Library
 from engine.scenario import Scenario
 from gui import demos
 from gui.document import Query
 from gui.main_window import MainWindow
+from gui.paint.hierarchy import Marked
 from gui.presenter import Presenter
 from gui.recorder import Recorder, rest
+from gui.stops import show, take
 from gui.views.effects import EffectsView
+from gui.views.hierarchy import HierarchyView
 from tests.conftest import ROOT
 
 Key = Qt.Key
@@ -156,6 +160,40 @@ def test_a_zoomed_stop_is_zoomed_and_the_next_one_is_not(play: Play) -> None:
     assert presenter.main.currentWidget().zoom == 1.0  # type: ignore[attr-defined]
 
 
+def test_a_stop_shows_both_sides_of_a_mirror_or_the_walked_tables(play: Play) -> None:
+    """Whatever the stop before showed, and whatever somebody turned to in passing."""
+    shadow = demos.load("shadow-paging")
+    mirrored = shadow.demo.stops[1]
+    stops = Demo(stops=(mirrored, msgspec.structs.replace(mirrored, walked=True), mirrored))
+    presenter = play(msgspec.structs.replace(shadow, demo=stops))
+    view = presenter.main.currentWidget()
+    assert isinstance(view, HierarchyView)
+    for number, both in enumerate((True, False, True)):
+        presenter.go_to(number)
+        assert view.canvas.is_mirror is both
+        assert view.bar.mirror.isChecked() is both
+        assert take(presenter.document, "hierarchy").walked is not both
+    view.bar.turn()
+    presenter.go_to(0)
+    assert view.canvas.is_mirror
+
+
+def test_an_entry_of_what_is_mirrored_is_selected_again(play: Play) -> None:
+    """L1's tables have 32-bit entries, KVM's own 64-bit ones: the entry is read as the side that it is on."""
+    scenario, _ = read_scenario(str(ROOT / "resources" / "scenarios" / "l1-32-bit-npt.json"))
+    presenter = play(msgspec.structs.replace(scenario, demo=Demo(stops=(Stop(16, "One", view="hierarchy"),))))
+    view = presenter.main.currentWidget()
+    assert isinstance(view, HierarchyView)
+    assert view.canvas.pair is not None
+    view.canvas.choose(0, (), 1)
+    taken = take(presenter.document, "hierarchy")
+    presenter.document.select(None)
+    show(presenter.document, taken)
+    assert presenter.document.selection is not None
+    assert (view.canvas.marked, presenter.document.selection.level.name) == (Marked(0, (), 1), "PD")
+    assert presenter.document.selection.level.entries == 1024
+
+
 def test_what_somebody_changes_in_passing_is_gone_at_the_next_stop(play: Play) -> None:
     presenter = play("npt-depth", 1)
     presenter.document.append(ev.CreateVm(), "a slip")
@@ -270,6 +308,14 @@ def test_each_stop_is_written_as_a_picture(dressed: QApplication, settings: QSet
         assert (image.width(), image.height()) == (1920, 1080)
         assert len({image.pixel(x, y) for x in range(0, 1920, 12) for y in range(0, 1080, 12)}) > 20
     rest()
+
+
+def test_a_picture_is_named_by_the_title_as_it_is_shown(
+    dressed: QApplication, settings: QSettings, tmp_path: Path
+) -> None:
+    demo = Demo(stops=(Stop(1, "A host of {host-levels} levels", "{host-levels}", "machine"),))
+    (path,) = Recorder(settings, str(tmp_path)).record(Scenario(events=(ev.BootHost(),), demo=demo), Library(), "one")
+    assert path.name == "01-a-host-of-4-levels.png"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
