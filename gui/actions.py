@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
 from PySide6.QtCore import QCoreApplication
 from PySide6.QtWidgets import QApplication
 
@@ -26,7 +25,7 @@ def _always(window: MainWindow) -> bool:
     return True
 
 
-class Command(msgspec.Struct, frozen=True):
+class Command(NamedTuple):
     """``timeline``: its shortcut counts only while the timeline has the focus. ``checked``: it is a choice."""
 
     id: str

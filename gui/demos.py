@@ -1,13 +1,12 @@
 """The demos that come with the program: JSON scenarios with narration in resources/demos, each with two pictures.
 
-To list them, nothing of the engine is imported: the start page is painted before that.
+To list them, nothing of the engine is imported, nor what it is built on: the start page is painted before that.
 """
 
+import json
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import msgspec
+from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import InputError
 from gui import resources
@@ -20,7 +19,7 @@ ORDER = FOLDER / "order.json"
 """The names of all demos, in the order in which one learns from them."""
 
 
-class Shown(msgspec.Struct, frozen=True):
+class Shown(NamedTuple):
     """What the start page shows of a demo. ``stops``: how many it has."""
 
     name: str
@@ -34,7 +33,8 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 def names() -> list[str]:
-    return msgspec.json.decode(ORDER.read_bytes(), type=list[str])
+    found: list[str] = json.loads(ORDER.read_bytes())
+    return found
 
 
 @cache
@@ -44,7 +44,7 @@ def shown() -> tuple[Shown, ...]:
 
 
 def _shown(name: str) -> Shown:
-    demo = msgspec.json.decode((FOLDER / f"{name}.json").read_bytes())["demo"]
+    demo = json.loads((FOLDER / f"{name}.json").read_bytes())["demo"]
     return Shown(name, demo["title"], demo["summary"], len(demo["stops"]))
 
 

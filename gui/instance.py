@@ -1,17 +1,16 @@
 """One program for each user and display: a second start hands its files to the running one, through a local socket.
 
 The socket lies in the folder that the desktop keeps for this user alone, may be used by nobody else, and is spoken to
-only where it belongs to us. A message is its length in four bytes and, in MessagePack, a `Message`; the answer is
-`TAKEN`.
+only where it belongs to us. A message is its length in four bytes and then parts with zero bytes between them: `OURS`,
+what the desktop gave the second start, so that its window may come to the front, and the absolute paths, as the file
+system has them. The answer is `TAKEN`.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
-from PySide6.QtCore import QLockFile, QObject, QStandardPaths
+from PySide6.QtCore import QCryptographicHash, QLockFile, QObject, QStandardPaths
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtNetwork import QLocalServer, QLocalSocket
 
@@ -20,16 +19,8 @@ from gui import resources
 PATIENCE = 2000
 """Milliseconds to wait for an answer: a program that hangs must not keep others from starting."""
 MAX_BYTES = 1 << 20
-TAKEN = b"taken"
+OURS, TAKEN = b"walkscope 1", b"taken"
 _HEAD = 4
-
-
-class Message(msgspec.Struct, frozen=True):
-    """``paths``: absolute, as the file system has them. ``token``: what the desktop gave the second start, so that its
-    window may come to the front."""
-
-    paths: list[bytes]
-    token: str = ""
 
 
 def address() -> str:
@@ -37,24 +28,25 @@ def address() -> str:
     display = (os.environ.get("WAYLAND_DISPLAY", ""), os.environ.get("DISPLAY", ""))
     whose = "\0".join([str(resources.RESOURCES), QGuiApplication.platformName(), *display])
     folder = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.RuntimeLocation)
-    return str(Path(folder) / f"walkscope-{hashlib.sha256(os.fsencode(whose)).hexdigest()[:16]}")
+    digest = QCryptographicHash.hash(os.fsencode(whose), QCryptographicHash.Algorithm.Sha256)
+    return str(Path(folder) / f"walkscope-{digest.data().hex()[:16]}")
 
 
 def encode(paths: Sequence[str]) -> bytes:
     token = os.environ.get("XDG_ACTIVATION_TOKEN", "")
-    body = msgspec.msgpack.encode(Message([os.fsencode(os.path.abspath(path)) for path in paths], token))
+    body = b"\0".join((OURS, *(os.fsencode(part) for part in (token, *map(os.path.abspath, paths)))))
     return len(body).to_bytes(_HEAD, "big") + body
 
 
 def decode(body: bytes) -> list[str]:
     """The paths in a message. Raises ValueError for what is none."""
-    message = msgspec.msgpack.decode(body, type=Message)
-    paths = [os.fsdecode(path) for path in message.paths]
-    if not all(os.path.isabs(path) and "\0" not in path for path in paths):
-        raise ValueError("a path that is not absolute")
-    if message.token:
-        os.environ["XDG_ACTIVATION_TOKEN"] = message.token  # Qt reads it when a window asks to come to the front
-    return paths
+    ours, token, *paths = body.split(b"\0")
+    if ours != OURS or not all(os.path.isabs(path) for path in paths):
+        raise ValueError("it is not a message of this program")
+    if token:
+        # Qt reads it when a window asks to come to the front.
+        os.environ["XDG_ACTIVATION_TOKEN"] = os.fsdecode(token)
+    return [os.fsdecode(path) for path in paths]
 
 
 class Instance(QObject):

@@ -27,5 +27,5 @@ def install(application: QApplication) -> None:
 
 def colors(theme: Theme) -> dict[str, str]:
     """The colours of ``theme`` by name, as #rrggbb."""
-    tokens = ((name, getattr(theme, name)) for name in theme.__struct_fields__)
+    tokens = ((name, getattr(theme, name)) for name in theme._fields)
     return {name: color.name() for name, color in tokens if isinstance(color, QColor)}

@@ -6,8 +6,8 @@ Levels have fixed colours everywhere (Okabe-Ito, safe for colour-blind eyes). Th
 from collections.abc import Callable
 from enum import Enum
 from functools import cache
+from typing import NamedTuple
 
-import msgspec
 from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QGuiApplication, QPalette
 
@@ -34,14 +34,14 @@ class Outcome(Enum):
     UNKNOWN = "unknown"
 
 
-class Fill(msgspec.Struct, frozen=True):
+class Fill(NamedTuple):
     """A colour and, where colour alone would not tell, the brush laid over it (`Qt.NoBrush`: none)."""
 
     color: QColor
     hatch: Qt.BrushStyle = Qt.BrushStyle.NoBrush
 
 
-class Theme(msgspec.Struct, frozen=True, kw_only=True):
+class Theme(NamedTuple):
     """The colours of one scheme. Text is legible (>= 4.5) on ``window``, ``panel`` and the grounds; ``faint`` not."""
 
     dark: bool
