@@ -121,9 +121,15 @@ def built_in(
     """The memory in which tables of ``fmt`` under ``root`` map ``wanted``, and the new tables, from ``tables``
     upwards."""
     while True:
-        # Touching guest memory for the first time changes the host's tables: then what was built is out of date.
+        # Touching guest memory for the first time changes the host's, and gives a frame that somebody else had the
+        # content it should have: then what was built, or what stopped it, is out of date.
         before, taken = world.memory, list[int]()
-        built = map_ranges(world.memory, fmt, root, [wanted], _empty_frames(world, place, tables, taken), place)
+        try:
+            built = map_ranges(world.memory, fmt, root, [wanted], _empty_frames(world, place, tables, taken), place)
+        except InputError:
+            if world.memory is before:
+                raise
+            continue
         if world.memory is before:
             return built, taken
 
