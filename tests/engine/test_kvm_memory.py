@@ -373,10 +373,10 @@ def test_what_a_vm_had_is_given_back_and_can_be_used_again() -> None:
 def test_tables_can_be_built_where_another_vm_had_data() -> None:
     """The frames are the host's old ones; what was in them is gone before anything is read as a table."""
     state = play(*booted(), *VM, slot(0, 16 * MIB))
-    state = after(state, ev.FillGuestPages(0, (0x83_0000_0007,), 16 * MIB), ev.DestroyVm(), *VM)
+    state = after(state, ev.FillGuestPages(0, (0x83_0000_0007,), 16 * MIB), ev.DestroyVm())
     again = msgspec.structs.replace(slot(0, 16 * MIB), vm=1)
     pages = ev.MapGuestPages(root=0x1000, tables=0x2000, address=0x4000_0000, target=0, size=16 * MIB, vm=1)
-    assert after(state, again, pages).effect.fault is None
+    assert after(state, ev.CreateVm(), again, pages).effect.fault is None
 
 
 def test_deleting_a_slot_drops_all_tables_and_its_memory() -> None:
